@@ -1,0 +1,50 @@
+"""The batch contract: the one meeting point of data and refiners. Pictures stay uint8 until they are on the device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Aligned pictures of B samples, each (B, 3, H, W) uint8 RGB, all from one aspect bucket or of one native size.
+
+    Attributes:
+        render: what the Gaussian field shows of the target view.
+        gt: the photograph of the target view.
+        cond: the photograph of the nearby reference view.
+        positions: place of each sample in the endless stream of the run; keys all its randomness.
+        keys: name of each sample in its shard.
+    """
+
+    render: Tensor
+    gt: Tensor
+    cond: Tensor
+    positions: tuple[int, ...]
+    keys: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory, which a data loader asks for by this name."""
+        return self._map(lambda picture: picture.pin_memory())
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its pictures on `device`; the copy from pinned memory overlaps with computing."""
+        return self._map(lambda picture: picture.to(device, non_blocking=True))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return replace(self, render=change(self.render), gt=change(self.gt), cond=change(self.cond))
+
+
+def to_unit(pictures: Tensor) -> Tensor:
+    """(..., H, W) uint8 in 0..255 to fp32 in [-1, 1]: x / 127.5 - 1."""
+    return pictures.float() / 127.5 - 1.0
+
+
+def to_bytes(pictures: Tensor) -> Tensor:
+    """(..., H, W) floating in [-1, 1], clipped, to uint8 in 0..255: the inverse of `to_unit`, rounded."""
+    return ((pictures.float().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8)

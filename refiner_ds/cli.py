@@ -1,0 +1,70 @@
+"""`refiner-ds VERB`: finds the verb, reads its options, hands them on. Heavy libraries load only once a verb runs."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+from refiner_ds import __version__
+from refiner_ds.config import verbs
+from refiner_ds.errors import UserError
+
+VERBS: dict[str, tuple[type, str]] = {
+    "example": (verbs.Example, "refiner_ds.verbs.example"),
+    "base": (verbs.Base, "refiner_ds.verbs.base"),
+    "pack": (verbs.Pack, "refiner_ds.verbs.pack"),
+    "verify": (verbs.Verify, "refiner_ds.verbs.verify"),
+    "train": (verbs.Train, "refiner_ds.train.run"),
+    "export": (verbs.Export, "refiner_ds.verbs.export"),
+    "repair": (verbs.Repair, "refiner_ds.verbs.repair"),
+    "evaluate": (verbs.Evaluate, "refiner_ds.verbs.evaluate"),
+    "quickstart": (verbs.Quickstart, "refiner_ds.verbs.quickstart"),
+}
+"""Every verb: its options, and the module whose `run(options)` does it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; 0 when it is done, 2 for a mistake that a person can mend, told in one sentence."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"refiner-ds {__version__}")
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        print(f"refiner-ds: there is no verb '{verb}'; there are {', '.join(VERBS)}.", file=sys.stderr)
+        return 2
+    options, module = VERBS[verb]
+    # the deepspeed launcher adds --local_rank=N to every rank's arguments, and LOCAL_RANK says the same
+    rest = [argument for argument in rest if not argument.startswith("--local_rank")]
+    parsed: Any = tyro.cli(options, args=rest, prog=f"refiner-ds {verb}", use_underscores=True)
+    try:
+        return importlib.import_module(module).run(parsed) or 0
+    except UserError as error:
+        print(f"refiner-ds {verb}: {error}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {str(options.__doc__).splitlines()[0]}" for verb, (options, _) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: refiner-ds VERB [options]",
+            "",
+            "Trains diffusion refiners that repair 3D Gaussian Splatting renders.",
+            "",
+        ]
+        + lines
+        + ["", "refiner-ds VERB --help tells a verb's options."]
+    )

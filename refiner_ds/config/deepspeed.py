@@ -1,0 +1,161 @@
+"""The DeepSpeed JSON: who owns which number, what "auto" means, and which settings are known to go wrong."""
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from refiner_ds.config.verbs import Train
+from refiner_ds.errors import UserError
+
+Precision = Literal["no", "fp16", "bf16"]
+AUTO = "auto"
+BUCKET_ELEMENTS = 100_000_000
+"""Elements reduced at once where the JSON says auto: above the UNet's largest tensor (29.5 M), far below the 5e8 default."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The JSON with every "auto" filled, and the numbers that training counts with.
+
+    One optimizer step takes `global_batch_size` = micro_batch_size x accumulation_steps x ranks samples.
+    """
+
+    json: dict[str, Any]
+    precision: Precision
+    stage: int
+    micro_batch_size: int
+    accumulation_steps: int
+    global_batch_size: int
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The DeepSpeed configuration in a file.
+
+    Raises:
+        UserError: the file is missing or holds no JSON object.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"--deepspeed_config {path} cannot be read ({error.strerror}), so nothing says how to shard the optimizer; "
+            "name one of ds_configs/*.json."
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"--deepspeed_config {path} is not JSON ({error}); mend it, or take one of ds_configs/."
+        ) from error
+    if not isinstance(config, dict):
+        raise UserError(f"--deepspeed_config {path} holds a {type(config).__name__}, not an object; see ds_configs/.")
+    return config
+
+
+def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
+    """Joins the JSON and the flags: an explicit JSON value stands, a flag fills "auto", and the two may not contradict.
+
+    Raises:
+        UserError: a contradiction, an unknown "auto", or a setting that is known to train wrongly.
+    """
+    _refuse_known_wrong(config)
+    config = copy.deepcopy(config)
+    micro = _owned(config, "train_micro_batch_size_per_gpu", "--train_batch_size", flags.train_batch_size, 1)
+    accumulation = _owned(
+        config, "gradient_accumulation_steps", "--gradient_accumulation_steps", flags.gradient_accumulation_steps, 20
+    )
+    for name, value in (("--train_batch_size", micro), ("--gradient_accumulation_steps", accumulation)):
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{name} {value} leaves no sample to train on; give a whole number of at least 1.")
+    global_batch = micro * accumulation * num_ranks
+    if config.get("train_batch_size", AUTO) not in (AUTO, global_batch):
+        raise UserError(
+            f"the JSON's train_batch_size {config['train_batch_size']} (DeepSpeed's global batch) is not micro-batch "
+            f'{micro} x accumulation {accumulation} x {num_ranks} ranks = {global_batch}; set it to "auto".'
+        )
+    config["train_batch_size"] = global_batch
+    _owned(config, "gradient_clipping", "--max_grad_norm", flags.max_grad_norm, 1.0)
+    zero = config.setdefault("zero_optimization", {})
+    for name in ("reduce_bucket_size", "allgather_bucket_size"):
+        if zero.get(name, AUTO) == AUTO:
+            zero[name] = BUCKET_ELEMENTS
+    precision = _precision(config, flags.mixed_precision)
+    stage = zero.get("stage", 0)
+    if stage not in (1, 2) and not (stage == 0 and precision == "no"):
+        raise UserError(
+            f"zero_optimization.stage {stage} with precision {precision} is not supported: stage 0 in 16 bits starts "
+            "AdamW one step late and stage 3 saves nothing at this size; take stage 1 or 2."
+        )
+    if unknown := _autos(config):
+        raise UserError(f'"auto" for {", ".join(unknown)} has no rule here; write a number into the JSON.')
+    return Resolved(config, precision, stage, micro, accumulation, global_batch)
+
+
+def _owned(config: dict[str, Any], key: str, flag: str, value: Any, default: Any) -> Any:
+    """The JSON's value of `key`, filled from the flag where it is absent or "auto"; writes it back."""
+    owned = config.get(key, AUTO)
+    if owned == AUTO:
+        config[key] = default if value is None else value
+    elif value is not None and value != owned:
+        raise UserError(
+            f"{flag} {value} contradicts {key} {owned} in the DeepSpeed JSON, and only one can hold; "
+            f'leave the flag out, or set "{key}": "auto".'
+        )
+    return config[key]
+
+
+def _precision(config: dict[str, Any], flag: Precision | None) -> Precision:
+    """Reads bf16.enabled and fp16.enabled, filling "auto" from the flag (bf16 where nothing is said)."""
+    states = {name: config.get(name, {}).get("enabled", False) for name in ("bf16", "fp16")}
+    explicit = [name for name, state in states.items() if state is True]
+    if len(explicit) > 1:
+        raise UserError("the DeepSpeed JSON enables both bf16 and fp16, and a network has one precision; disable one.")
+    open_to_flag = [name for name, state in states.items() if state == AUTO]
+    precision: str = explicit[0] if explicit else (flag or "bf16") if open_to_flag else "no"
+    possible = explicit or [*open_to_flag, "no"]
+    if precision not in possible or (flag is not None and flag != precision):
+        raise UserError(
+            f"--mixed_precision {flag} contradicts the DeepSpeed JSON, whose sections allow {' or '.join(possible)}; "
+            'leave the flag out, take another of ds_configs/, or set "enabled": "auto".'
+        )
+    for name in ("bf16", "fp16"):
+        if name in config:
+            config[name]["enabled"] = name == precision
+    return precision  # type: ignore[return-value]
+
+
+def _refuse_known_wrong(config: dict[str, Any]) -> None:
+    """Refuses by name what was tried and found to train wrongly, or to do nothing here."""
+    optimizer = config.get("optimizer", {}).get("type", "")
+    zero = config.get("zero_optimization", {})
+    checkpoint = config.get("checkpoint", {})
+    refusals = {
+        "torch_autocast": (
+            config.get("torch_autocast", {}).get("enabled")
+            and "it clips gradients before unscaling them; use bf16 or fp16"
+        ),
+        "optimizer.type Muon": optimizer.lower() == "muon" and "it cannot handle convolutions; remove the section",
+        "optimizer": optimizer
+        and "the optimizer is torch's AdamW with the flags' --learning_rate and --adam_*; remove it",
+        "scheduler": "scheduler" in config
+        and "the schedule is --lr_scheduler and --lr_warmup_steps; remove the section",
+        "zero_optimization.zenflow": "zenflow" in zero and "it cannot handle convolutions; remove it",
+        "zero_optimization.elastic_checkpoint": (
+            zero.get("elastic_checkpoint") and "with AdamW it saves checkpoints that cannot be loaded; remove it"
+        ),
+        "checkpoint.writer": "writer" in checkpoint and "its writers fail to save or to load; remove it",
+    }
+    for name, why in refusals.items():
+        if why:
+            raise UserError(f"{name} in the DeepSpeed JSON is refused: {why}.")
+
+
+def _autos(config: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of all values that still say "auto"."""
+    found = []
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found += _autos(value, f"{prefix}{key}.")
+        elif value == AUTO:
+            found.append(prefix + key)
+    return found

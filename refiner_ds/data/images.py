@@ -1,0 +1,104 @@
+"""Pictures: what counts as one, how it becomes RGB, its aspect bucket and its crop. Knows no shard and no tensor."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from refiner_ds.errors import UserError
+
+EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+"""Formats that are packed, and the member extension of each."""
+
+
+class PictureError(UserError):
+    """A picture that cannot be used, and why; whoever holds its name says it."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An aspect bucket: pictures whose W/H is nearest to `key` are resized to `width` x `height` pixels."""
+
+    key: float
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+def parse_buckets(text: str) -> tuple[Bucket, ...]:
+    """Reads "KEY:WIDTHxHEIGHT,..." as in the flag --buckets.
+
+    Raises:
+        UserError: the text has another form, or a bucket is higher than wide (crops are squares of the height).
+    """
+    buckets = []
+    for part in text.split(","):
+        key, _, size = part.partition(":")
+        try:
+            width, height = map(int, size.split("x"))
+            bucket = Bucket(float(key), width, height)
+        except ValueError as error:
+            raise UserError(
+                f"--buckets '{part}' is no KEY:WIDTHxHEIGHT, so pictures cannot be sized; write e.g. 1.5:640x480."
+            ) from error
+        if not 0 < height <= width:
+            raise UserError(
+                f"--buckets '{part}' is higher than wide, and crops are squares of the height; give WIDTH >= HEIGHT."
+            )
+        buckets.append(bucket)
+    return tuple(buckets)
+
+
+def bucket_of(width: int, height: int, buckets: tuple[Bucket, ...]) -> int:
+    """Index of the bucket whose key is nearest to width/height; the first of equally near ones."""
+    return min(range(len(buckets)), key=lambda i: abs(buckets[i].key - width / height))
+
+
+def decode(content: bytes) -> Image.Image:
+    """An RGB picture, turned upright by its EXIF orientation, from the bytes of a PNG, JPEG or WebP file.
+
+    Grey, palette and CMYK pictures become RGB; an alpha channel that is opaque everywhere is dropped.
+
+    Raises:
+        PictureError: no picture, cut off, another format, 16 bits or floats a channel, or transparent pixels.
+    """
+    try:
+        picture: Image.Image = Image.open(io.BytesIO(content))
+        picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise PictureError(f"is no readable picture ({error})") from error
+    if picture.format not in EXTENSIONS:
+        raise PictureError(f"is a {picture.format}; save it as PNG, JPEG or WebP")
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        raise PictureError(
+            f"has mode {picture.mode} (16 bits or more a channel, as depth maps have); save it with 8 bits a channel"
+        )
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        if picture.getchannel("A").getextrema()[0] < 255:
+            raise PictureError("has transparent pixels, whose colour is undefined; flatten it onto a background")
+    return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+def extension_of(content: bytes) -> str:
+    """The member extension for the bytes of a picture, by its format and not by its name."""
+    with Image.open(io.BytesIO(content)) as picture:
+        return EXTENSIONS[str(picture.format)]
+
+
+def crop(picture: Image.Image, bucket: Bucket, x: int) -> np.ndarray:
+    """Resizes to the bucket with Lanczos and cuts the square of its height that starts x pixels from the left.
+
+    Returns:
+        (3, height, height) uint8 RGB.
+    """
+    whole = picture.resize((bucket.width, bucket.height), Image.Resampling.LANCZOS)
+    return to_array(whole.crop((x, 0, x + bucket.height, bucket.height)))
+
+
+def to_array(picture: Image.Image) -> np.ndarray:
+    """(3, H, W) uint8 from an RGB picture of W x H pixels."""
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))

@@ -1,0 +1,53 @@
+"""Validation during training: all ranks repair the held-out split, each its share, and the means go to the journal."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from refiner_ds.data.stream import Split
+from refiner_ds.evaluate.repairs import METRICS, Repaired, Sampling, repair_all
+from refiner_ds.refiners.protocol import Refiner
+from refiner_ds.world import World
+
+PICTURES = 4
+"""Samples whose pictures are kept at every validation."""
+
+
+def validate(
+    refiner: Refiner,
+    split: Split,
+    world: World,
+    sampling: Sampling,
+    sum_over_ranks: Callable[[Tensor], Tensor],
+    device: torch.device,
+    folder: Path,
+) -> tuple[dict[str, float], list[Path]]:
+    """Repairs the whole split over all ranks. All ranks must call.
+
+    Returns:
+        val/psnr and val/ssim of the repaired pictures, val/render_psnr and val/render_ssim of the renders, and the
+        pictures written into `folder` (render, repaired, gt and cond side by side).
+    """
+    network = refiner.network
+    network.eval()
+    sums = torch.zeros(2 * len(METRICS), dtype=torch.float64, device=device)
+    samples = (split.native(i) for i in world.share(len(split)))
+    for repaired in repair_all(refiner, samples, sampling):
+        figures = [repaired.repaired_metrics[n] for n in METRICS] + [repaired.render_metrics[n] for n in METRICS]
+        sums += torch.tensor(figures, dtype=torch.float64, device=device)
+        if repaired.batch.positions[0] < PICTURES:
+            folder.mkdir(parents=True, exist_ok=True)
+            side_by_side(repaired).save(folder / f"{repaired.batch.keys[0]}.png")
+    network.train()
+    values = (sum_over_ranks(sums) / len(split)).tolist()
+    names = [f"val/{name}" for name in METRICS] + [f"val/render_{name}" for name in METRICS]
+    return dict(zip(names, values, strict=True)), sorted(folder.glob("*.png"))
+
+
+def side_by_side(sample: Repaired) -> Image.Image:
+    """Render, repaired, gt and cond in one row."""
+    pictures = (sample.batch.render, sample.picture, sample.batch.gt, sample.batch.cond)
+    return Image.fromarray(torch.cat(pictures, dim=-1)[0].permute(1, 2, 0).numpy())

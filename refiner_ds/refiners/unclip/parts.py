@@ -1,0 +1,148 @@
+"""The parts of a checkpoint folder in the layout of stable-diffusion-2-1-unclip: loading them, and refusing what is not one."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import schedulers as diffusers_schedulers
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+
+from refiner_ds.errors import UserError
+from refiner_ds.refiners.unclip.quiet import hush
+
+INDEX = "model_index.json"
+NAMES = (
+    "vae",
+    "text_encoder",
+    "tokenizer",
+    "unet",
+    "scheduler",
+    "feature_extractor",
+    "image_encoder",
+    "image_normalizer",
+    "image_noising_scheduler",
+)
+
+
+@dataclass
+class Parts:
+    """Everything in the folder; all but the UNet stays frozen."""
+
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    unet: UNet2DConditionModel
+    scheduler: Any
+    feature_extractor: CLIPImageProcessor
+    image_encoder: CLIPVisionModelWithProjection
+    image_normalizer: StableUnCLIPImageNormalizer
+    image_noising_scheduler: DDPMScheduler
+
+    def as_dict(self) -> dict[str, Any]:
+        """The parts by name, as a diffusers pipeline registers them."""
+        return {name: getattr(self, name) for name in NAMES}
+
+    def freeze(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Puts every network but the UNet on the device, without gradients and in evaluation mode."""
+        for module in (self.vae, self.text_encoder, self.image_encoder):
+            module.requires_grad_(False).eval().to(device, dtype)
+        self.image_normalizer.requires_grad_(False).to(device, torch.float32)
+
+
+def load_parts(base: str) -> Parts:
+    """Loads a base or refiner checkpoint in fp32 on the CPU: a local folder, or a hub id.
+
+    Raises:
+        UserError: no such folder, no unCLIP checkpoint, or a part that is missing or does not fit the others.
+    """
+    hush()
+    folder = _folder(base)
+    _require_unclip(base, folder)
+    try:
+        parts = Parts(
+            vae=AutoencoderKL.from_pretrained(folder, subfolder="vae"),
+            text_encoder=CLIPTextModel.from_pretrained(folder, subfolder="text_encoder"),
+            tokenizer=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+            unet=UNet2DConditionModel.from_pretrained(folder, subfolder="unet"),
+            scheduler=_scheduler(folder, "scheduler"),
+            feature_extractor=CLIPImageProcessor.from_pretrained(folder, subfolder="feature_extractor"),
+            image_encoder=CLIPVisionModelWithProjection.from_pretrained(folder, subfolder="image_encoder"),
+            image_normalizer=StableUnCLIPImageNormalizer.from_pretrained(folder, subfolder="image_normalizer"),
+            image_noising_scheduler=_scheduler(folder, "image_noising_scheduler"),
+        )
+    except (OSError, KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"base {base} cannot be loaded ({reason}); download or make it again.") from error
+    _require_fit(base, parts)
+    return parts
+
+
+def _folder(base: str) -> str:
+    if Path(base).is_dir():
+        return base
+    if base.count("/") != 1 or base.startswith((".", "/", "~")):
+        raise UserError(
+            f"base {base} is no folder, so there is no network to train; name a checkpoint folder or a hub id."
+        )
+    try:
+        return snapshot_download(base, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.bin"])
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"base {base} is neither a folder here nor to be had from the hub ({str(error).splitlines()[0]}); "
+            "name a folder, or a hub id while the hub can be reached."
+        ) from error
+
+
+def _require_unclip(base: str, folder: str) -> None:
+    path = Path(folder) / INDEX
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"base {base} has no readable {INDEX}, so it is no diffusers checkpoint; "
+            "name a folder in the layout of stable-diffusion-2-1-unclip, as `refiner-ds base` makes."
+        ) from error
+    missing = [name for name in NAMES if index.get(name, [None])[0] is None or not (Path(folder) / name).is_dir()]
+    if missing:
+        raise UserError(
+            f"base {base} is a {index.get('_class_name')} without {', '.join(missing)}, so it is no unCLIP checkpoint; "
+            "take one in the layout of stable-diffusion-2-1-unclip."
+        )
+
+
+def _scheduler(folder: str, name: str) -> Any:
+    config = json.loads((Path(folder) / name / "scheduler_config.json").read_text(encoding="utf-8"))
+    return getattr(diffusers_schedulers, config["_class_name"]).from_config(config)
+
+
+def _require_fit(base: str, parts: Parts) -> None:
+    """Compares the dimensions at which the parts meet."""
+    embedding = parts.image_encoder.config.projection_dim
+    meetings = (
+        ("unet.out_channels", parts.unet.config.out_channels, "vae.latent_channels", parts.vae.config.latent_channels),
+        (
+            "unet.cross_attention_dim",
+            parts.unet.config.cross_attention_dim,
+            "text hidden_size",
+            parts.text_encoder.config.hidden_size,
+        ),
+        (
+            "unet.projection_class_embeddings_input_dim",
+            parts.unet.config.projection_class_embeddings_input_dim,
+            "twice the image embedding",
+            2 * embedding,
+        ),
+        ("image_normalizer.embedding_dim", parts.image_normalizer.config.embedding_dim, "image embedding", embedding),
+    )
+    for name, value, other, expected in meetings:
+        if value != expected:
+            raise UserError(
+                f"base {base}: {name} is {value} and {other} is {expected}, so the parts do not fit together; "
+                "take all parts from one checkpoint."
+            )

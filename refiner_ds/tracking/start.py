@@ -1,0 +1,25 @@
+"""Starts the shipper beside a run; knows nothing of MLflow but the name of its setting."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+LOG = "tracking.log"
+
+
+def start_shipper(folder: Path, uri: str | None, experiment: str) -> subprocess.Popen:
+    """A process of its own session that follows this process and ends after it; its words go to tracking.log."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    if uri:
+        environment["MLFLOW_TRACKING_URI"] = uri
+    command = [sys.executable, "-m", "refiner_ds.tracking.ship", str(folder), "--experiment", experiment]
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        return subprocess.Popen(
+            [*command, "--trainer", str(os.getpid())],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )

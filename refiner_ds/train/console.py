@@ -1,0 +1,51 @@
+"""What a person sees of a run: a header, one live line (or a line every few seconds where there is no terminal)."""
+
+import time
+
+from rich.console import Console as Rich
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Console:
+    """Speaks on rank 0 only; every other rank gets a silent one."""
+
+    def __init__(self, speaks: bool, first_step: int, last_step: int) -> None:
+        self._rich = Rich(quiet=not speaks, highlight=False, soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self._rich,
+            disable=not (speaks and self._rich.is_terminal),
+        )
+        self._task = self._progress.add_task("train", total=last_step, completed=first_step, figures="")
+        self._first, self._last = first_step, last_step
+        self._started = self._said = time.monotonic()
+
+    def start(self) -> None:
+        """Starts the clock of the time left, and the live line."""
+        self._started = time.monotonic()
+        self._progress.start()
+
+    def stop(self) -> None:
+        """Ends the live line."""
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._rich.print(text, markup=False)
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        """The figures of a completed step: loss, learning rate, samples per second, time left."""
+        rate = metrics["train/pairs_per_s"]
+        figures = f"loss {metrics['train/loss']:.4f}  lr {metrics['train/lr']:.2e}  {rate:.2f} samples/s"
+        self._progress.update(self._task, completed=step, figures=figures)
+        now = time.monotonic()
+        if not self._rich.is_terminal and (now - self._said > SECONDS_BETWEEN_LINES or step == self._last):
+            left = (now - self._started) / max(1, step - self._first) * (self._last - step)
+            self.say(f"step {step}/{self._last}  {figures}  {left / 60:.1f} min left")
+            self._said = now

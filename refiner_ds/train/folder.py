@@ -1,0 +1,72 @@
+"""The folder of a run: whose it is, where it continues, and the resolved settings that lie in it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from refiner_ds.checkpoint.layout import Checkpoint, complete_checkpoints, read
+from refiner_ds.errors import UserError
+from refiner_ds.tracking.journal import FINISHED, SETTINGS
+
+LATEST = "latest"
+
+
+def require_own(folder: Path, identity: dict[str, Any]) -> None:
+    """Refuses a folder that belongs to something else: a run whose `identity` differs, or files of no run.
+
+    Raises:
+        UserError: names the first setting that differs.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        held = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["identity"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"--output_dir {folder} is not empty and holds no run, and training would mix its files with others; "
+            "name another folder."
+        ) from error
+    for name, value in identity.items():
+        if held.get(name) != value:
+            raise UserError(
+                f"--output_dir {folder} holds another run: its {name} is {held.get(name)} and this one's is {value}; "
+                "name another folder, or start the same command to continue that run."
+            )
+
+
+def checkpoint_to_resume(folder: Path, choice: str, num_ranks: int) -> Checkpoint | None:
+    """The checkpoint that --resume_from_checkpoint names: the newest complete one, or a given one; None starts afresh.
+
+    Raises:
+        UserError: the given one is not complete, or it was written by another number of ranks.
+    """
+    if choice == LATEST:
+        found = complete_checkpoints(folder)
+        checkpoint = found[-1] if found else None
+    else:
+        checkpoint = read(Path(choice)) or read(folder / choice)
+        if checkpoint is None:
+            raise UserError(
+                f"--resume_from_checkpoint {choice} is no complete checkpoint, so there is nothing to continue from; "
+                f"name a checkpoint-STEP folder, or 'latest'."
+            )
+    if checkpoint and checkpoint.commit["num_ranks"] != num_ranks:
+        raise UserError(
+            f"{checkpoint.path} was written by {checkpoint.commit['num_ranks']} ranks and this run has {num_ranks}, which "
+            "cannot read its optimizer shards; start as many ranks, or export it and train on from the export."
+        )
+    return checkpoint
+
+
+def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes the resolved settings beside the run and takes away the marker of an earlier end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / f".{SETTINGS}"
+    scratch.write_text(json.dumps(settings, indent=1, default=str) + "\n", encoding="utf-8")
+    scratch.replace(folder / SETTINGS)
+    (folder / FINISHED).unlink(missing_ok=True)
+
+
+def write_finished(folder: Path, step: int) -> None:
+    """The marker of a run that came to its end; launchers can exit with 0 after a crash, so this is what counts."""
+    (folder / FINISHED).write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")

@@ -1,0 +1,60 @@
+"""The meter: collects what steps leave on the device and reads it once per log interval, averaged over the ranks."""
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from refiner_ds.train.engine import Engine
+from refiner_ds.train.step import StepResult
+
+
+@dataclass
+class Meter:
+    """Figures of the steps since the last reading."""
+
+    engine: Engine
+    pairs_per_step: int
+    skipped_steps: int = 0
+    _results: list[tuple[int, float, StepResult]] = field(default_factory=list)
+    _since: float = field(default_factory=time.perf_counter)
+
+    def add(self, step: int, learning_rate: float, result: StepResult) -> None:
+        """Notes the result of update `step` = 1, 2, ...; nothing is read from the device."""
+        self._results.append((step, learning_rate, result))
+        self.skipped_steps += not result.was_applied
+
+    def pause(self) -> "Pause":
+        """A context whose time does not count as training: validation, checkpoints."""
+        return Pause(self)
+
+    def read(self) -> list[tuple[int, dict[str, float]]]:
+        """(step, metrics) of every step since the last reading, metrics named train/.... All ranks must call."""
+        if not self._results:
+            return []
+        names = sorted(self._results[0][2].losses)
+        rows = [torch.stack([r.losses[name] for name in names] + [r.gradient_norm]) for _, _, r in self._results]
+        table = self.engine.mean_over_ranks(torch.stack(rows)).tolist()
+        rate = len(rows) * self.pairs_per_step / (time.perf_counter() - self._since)
+        lines = []
+        for (step, learning_rate, _), row in zip(self._results, table, strict=True):
+            metrics = {f"train/{name}": value for name, value in zip([*names, "grad_norm"], row, strict=True)}
+            lines.append((step, {**metrics, "train/lr": learning_rate, "train/pairs_per_s": rate}))
+        lines[-1][1]["train/skipped_steps"] = self.skipped_steps
+        lines[-1][1]["train/loss_scale"] = self.engine.loss_scale
+        self._results, self._since = [], time.perf_counter()
+        return lines
+
+
+@dataclass
+class Pause:
+    """Takes the time between entering and leaving off the meter's clock."""
+
+    meter: Meter
+    _entered: float = 0.0
+
+    def __enter__(self) -> None:
+        self._entered = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.meter._since += time.perf_counter() - self._entered

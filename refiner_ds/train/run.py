@@ -1,0 +1,186 @@
+"""Wiring of a training run: from the command line's values to a loop, and the marker that says it is done."""
+
+import dataclasses
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from refiner_ds.checkpoint import store
+from refiner_ds.checkpoint.layout import name_of
+from refiner_ds.config.verbs import Train
+from refiner_ds.data.images import Bucket
+from refiner_ds.data.stream import Split, Stream
+from refiner_ds.errors import UserError
+from refiner_ds.evaluate.repairs import Sampling
+from refiner_ds.evaluate.validation import validate
+from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.tracking.journal import Journal
+from refiner_ds.tracking.start import LOG, start_shipper
+from refiner_ds.train.console import Console
+from refiner_ds.train.engine import AdamW, Engine, start_process_group
+from refiner_ds.train.folder import write_finished, write_settings
+from refiner_ds.train.loop import Hooks, train
+from refiner_ds.train.plan import Plan, make_plan
+from refiner_ds.train.schedule import schedule_of
+from refiner_ds.world import world_from
+
+SHIPPING_SECONDS = 30.0
+"""How long the end of a run waits for the tracking process, which goes on by itself after that."""
+
+
+def run(flags: Train) -> None:
+    """Trains; under a launcher every rank runs this. Exits with 2 after a mistake that a person can mend.
+
+    Raises:
+        UserError: on rank 0, before anything is written.
+    """
+    world = world_from(os.environ)
+    try:
+        plan = make_plan(flags, world)
+        refiner = UnclipRefiner(flags.pretrained_model_name_or_path)
+        _require_crops(plan.split.buckets, refiner.crop_factor)
+    except UserError:
+        if world.is_main:
+            raise
+        time.sleep(3)  # launchers end all ranks at the first that ends; let rank 0 say why
+        sys.exit(2)
+    _train(plan, refiner)
+
+
+def _require_crops(buckets: tuple[Bucket, ...], factor: int) -> None:
+    for bucket in buckets:
+        if bucket.height % factor:
+            raise UserError(
+                f"--buckets {bucket}: crops of {bucket.height} pixels are no whole number of latents of {factor} pixels; "
+                f"take a height that is a multiple of {factor}."
+            )
+
+
+def _train(plan: Plan, refiner: UnclipRefiner) -> None:
+    """From here on every rank has a process group; a failure of one ends all of them."""
+    flags, world = plan.flags, plan.world
+    device = start_process_group(world, timedelta(minutes=flags.timeout_minutes))
+    adamw = AdamW((flags.adam_beta1, flags.adam_beta2), flags.adam_weight_decay, flags.adam_epsilon)
+    engine = Engine(refiner.network, plan.resolved, adamw, device)
+    refiner.place(device, engine.dtype)
+    refiner.prepare_training(flags.condition_dropout_prob, flags.source_loss_weight)
+    if plan.checkpoint:
+        engine.load(plan.checkpoint.path.parent, plan.checkpoint.path.name)
+
+    console = Console(world.is_main, plan.times.first, plan.times.last)
+    journal, shipper = None, None
+    if world.is_main:
+        write_settings(flags.output_dir, _settings(plan))
+        journal = Journal(flags.output_dir)
+        shipper = start_shipper(flags.output_dir, flags.tracking_uri, flags.experiment)
+    _say_header(console, plan, device)
+    hooks = _hooks(plan, refiner, engine, console, journal)
+    stream = Stream(
+        plan.split,
+        plan.order,
+        plan.resolved.micro_batch_size,
+        world.rank,
+        world.size,
+        flags.dataloader_num_workers,
+        device.type == "cuda",
+    )
+    schedule = schedule_of(flags.lr_scheduler, plan.learning_rate, flags.lr_warmup_steps, plan.times.last)
+    console.start()
+    try:
+        train(refiner, engine, stream, schedule, plan.times, plan.resolved.accumulation_steps, flags.seed, hooks)
+    finally:
+        console.stop()
+    engine.barrier()
+    if world.is_main:
+        write_finished(flags.output_dir, plan.times.last)
+        console.say(
+            f"finished: {flags.output_dir / name_of(plan.times.last)}, figures in {flags.output_dir}/metrics.jsonl"
+        )
+    engine.close()
+    if shipper:
+        _wait_for(shipper, flags.output_dir, console)
+
+
+def _hooks(plan: Plan, refiner: UnclipRefiner, engine: Engine, console: Console, journal: Journal | None) -> Hooks:
+    flags, world = plan.flags, plan.world
+    facts = {
+        **plan.identity,
+        "num_ranks": world.size,
+        "precision": plan.resolved.precision,
+        "stage": plan.resolved.stage,
+    }
+    held_out = Split.of(plan.index, "val", flags.shards, plan.split.buckets, flags.seed)
+    sampling = Sampling(flags.validation_steps, flags.validation_guidance_scale, flags.seed)
+
+    def log(step: int, metrics: dict[str, float]) -> None:
+        console.step(step, metrics)
+        if journal:
+            journal.metrics(step, metrics)
+
+    def save(step: int) -> None:
+        store.save(engine, world, flags.output_dir, step, facts, flags.checkpoints_total_limit, console.say)
+
+    def check(step: int) -> None:
+        folder = flags.output_dir / "validation" / f"step-{step:08d}"
+        metrics, pictures = validate(refiner, held_out, world, sampling, engine.sum_over_ranks, engine.device, folder)
+        console.say(
+            f"validation at step {step}: repaired {metrics['val/psnr']:.2f} dB, SSIM {metrics['val/ssim']:.4f} "
+            f"(render {metrics['val/render_psnr']:.2f} dB, {metrics['val/render_ssim']:.4f}) on {len(held_out)} samples"
+        )
+        if journal:
+            journal.metrics(step, metrics)
+            for picture in pictures:
+                journal.picture(step, str(picture.relative_to(flags.output_dir)))
+
+    return Hooks(log, save, check)
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    """The resolved configuration: what was asked for, what came of it, and with which versions."""
+    train_settings = {name: value for name, value in dataclasses.asdict(plan.flags).items() if name != "tracking_uri"}
+    packages = ("refiner_ds", "torch", "deepspeed", "diffusers", "transformers")
+    return {
+        "identity": plan.identity,
+        "train": train_settings,
+        "deepspeed": plan.resolved.json,
+        "steps": plan.times.last,
+        "num_ranks": plan.world.size,
+        "learning_rate": plan.learning_rate,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
+def _say_header(console: Console, plan: Plan, device: torch.device) -> None:
+    resolved, times = plan.resolved, plan.times
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    console.say(
+        f"{plan.world.size} x {name}, ZeRO-{resolved.stage}, precision {resolved.precision}: global batch "
+        f"{resolved.global_batch_size} = {resolved.micro_batch_size} x {resolved.accumulation_steps} accumulated x "
+        f"{plan.world.size} ranks; {len(plan.split)} training samples, steps {times.first} to {times.last}"
+    )
+    if resolved.stage == 2 and resolved.accumulation_steps > 2 and plan.world.size > 1:
+        console.say(
+            f"note: ZeRO-2 reduces {2 * resolved.accumulation_steps} bytes per parameter and step at "
+            f"{resolved.accumulation_steps} accumulation steps, ZeRO-1 reduces 2; ds_configs/zero1_bf16.json spares the network"
+        )
+    small = {str(plan.split.buckets[b]): n for b in set(plan.order.bucket_of_sample)
+             if (n := plan.order.bucket_of_sample.count(b)) < resolved.global_batch_size}  # fmt: skip
+    for bucket, count in small.items():
+        console.say(f"note: bucket {bucket} has {count} samples, fewer than a global batch; its batches repeat samples")
+    if plan.checkpoint:
+        console.say(f"continuing from {plan.checkpoint.path}")
+
+
+def _wait_for(shipper: subprocess.Popen, folder: Path, console: Console) -> None:
+    try:
+        shipper.wait(SHIPPING_SECONDS)
+    except subprocess.TimeoutExpired:
+        console.say(f"tracking is still being sent by process {shipper.pid}; see {folder / LOG}")

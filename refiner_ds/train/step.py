@@ -1,0 +1,43 @@
+"""The training step."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from refiner_ds.batch import Batch
+from refiner_ds.refiners.protocol import Refiner
+from refiner_ds.train.engine import Engine
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step leaves for the log, still on the device: mean losses by name and the gradient norm."""
+
+    losses: dict[str, Tensor]
+    gradient_norm: Tensor
+    was_applied: bool
+
+
+def optimizer_step(
+    refiner: Refiner, engine: Engine, batches: Iterator[Batch], accumulation_steps: int, learning_rate: float, seed: int
+) -> StepResult:
+    """One update of the weights from `accumulation_steps` micro-batches. All ranks must call."""
+    engine.set_learning_rate(learning_rate)
+    sums: dict[str, Tensor] = {}
+    for _ in range(accumulation_steps):
+        # Encode the pictures with the frozen parts.
+        features = refiner.encode(next(batches).to(engine.device))
+
+        # Predict, compare, accumulate gradients; the last micro-batch updates the weights.
+        losses = refiner.loss(engine.network, engine.dtype, features, seed)
+        engine.backward(losses["loss"])
+        engine.step()
+
+        # Keep the losses on the device; reading one here would wait for it.
+        for name, loss in losses.items():
+            sums[name] = (
+                sums.get(name, torch.zeros_like(loss, requires_grad=False)) + loss.detach() / accumulation_steps
+            )
+    return StepResult(sums, engine.gradient_norm, engine.was_applied)

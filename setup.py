@@ -1,0 +1,41 @@
+"""Packaging of refiner_ds; tool settings live in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="refiner_ds",
+    version="0.1.0",
+    description="Trains diffusion refiners that repair degraded 3D Gaussian Splatting renders, with DeepSpeed.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["refiner_ds", "refiner_ds.*"]),
+    install_requires=[
+        "torch>=2.6",
+        "diffusers>=0.36",
+        "transformers>=4.57",
+        "deepspeed>=0.19",
+        "accelerate>=1.10",
+        "webdataset>=1.0",
+        "mlflow>=3.7",
+        "torchmetrics>=1.4",
+        "safetensors>=0.5",
+        "tyro>=0.9.20",
+        "rich>=13.7",
+        "Pillow>=10.3",
+        "numpy>=1.26",
+    ],
+    extras_require={"dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.13"]},
+    entry_points={"console_scripts": ["refiner-ds = refiner_ds.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
+)

@@ -1,0 +1,72 @@
+"""Metrics against figures computed by hand, and validation over several ranks against one."""
+
+import numpy as np
+import pytest
+import torch
+
+from refiner_ds.batch import Batch
+from refiner_ds.data.images import parse_buckets
+from refiner_ds.data.index import read_index
+from refiner_ds.data.stream import Split
+from refiner_ds.evaluate.metrics import CEILING_DB, compare
+from refiner_ds.evaluate.repairs import Sampling, means, repair_all
+from refiner_ds.evaluate.validation import validate
+from refiner_ds.world import World
+
+
+def _random(seed):
+    return torch.randint(0, 256, (1, 3, 40, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_psnr_is_its_definition_and_finite_for_equal_pictures():
+    one, two = _random(0), _random(1)
+    error = np.mean((one.numpy().astype(float) - two.numpy()) ** 2)
+    assert compare(one, two)["psnr"] == pytest.approx(10 * np.log10(255**2 / error), rel=1e-5)
+    assert compare(one, one) == {"psnr": CEILING_DB, "ssim": pytest.approx(1.0)}
+
+
+def test_ssim_falls_with_blur_and_with_noise():
+    gt = torch.nn.functional.interpolate(_random(0).float()[..., :8, :12], (40, 60), mode="bicubic").clamp(0, 255)
+    noisy = (gt + 20 * torch.randn(gt.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 255)
+    noisier = (gt + 60 * torch.randn(gt.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 255)
+    ssims = [compare(picture.to(torch.uint8), gt.to(torch.uint8))["ssim"] for picture in (gt, noisy, noisier)]
+    assert ssims[0] > ssims[1] > ssims[2]
+
+
+class Echo:
+    """A refiner that hands back the reference, whose figures are therefore known."""
+
+    network = torch.nn.Identity()
+
+    def repair(self, render, cond, seeds, num_inference_steps, guidance_scale):
+        self.seeds = [*getattr(self, "seeds", []), *seeds]
+        return cond
+
+
+def test_the_means_are_those_of_the_samples():
+    batch = Batch(_random(0), _random(1), _random(1), (0,), ("a",))
+    other = Batch(_random(2), _random(3), _random(4), (1,), ("b",))
+    refiner = Echo()
+    samples = list(repair_all(refiner, [batch, other], Sampling(1, 1.0, 0)))
+    figures = means(samples)
+    assert figures["repaired"]["psnr"] == pytest.approx((CEILING_DB + compare(_random(4), _random(3))["psnr"]) / 2)
+    assert figures["render"]["psnr"] == pytest.approx(np.mean([s.render_metrics["psnr"] for s in samples]))
+    assert len(set(refiner.seeds)) == 2
+
+
+def test_ranks_together_validate_every_held_out_sample_once(shards, tmp_path):
+    split = Split.of(read_index(shards), "val", shards, parse_buckets("1.0:64x64"), 0)
+    sums = []
+
+    def collect(values):
+        sums.append(values.clone())
+        return values
+
+    refiner = Echo()
+    for rank in range(3):
+        validate(refiner, split, World(rank, 3), Sampling(1, 1.0, 0), collect, torch.device("cpu"), tmp_path / "three")
+    alone, pictures = validate(Echo(), split, World(), Sampling(1, 1.0, 0), lambda v: v, torch.device("cpu"), tmp_path / "one")
+    together = sum(sums) / len(split)
+    assert together[0].item() == pytest.approx(alone["val/psnr"]) and together[3].item() == pytest.approx(alone["val/render_ssim"])
+    assert len(refiner.seeds) == len(set(refiner.seeds)) == len(split)
+    assert [p.name for p in pictures] == sorted(p.name for p in (tmp_path / "three").glob("*.png"))

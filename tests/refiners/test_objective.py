@@ -1,0 +1,122 @@
+"""The objective: draws, dropout, noise, velocity and the loss of both branches."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from refiner_ds.refiners.unclip.encode import Features
+from refiner_ds.refiners.unclip.objective import DROPPED, ClassVector, Draws, Objective, draw, kept
+from refiner_ds.refiners.unclip.parts import load_parts
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def parts(tiny_base):
+    return load_parts(str(tiny_base))
+
+
+@pytest.fixture
+def features():
+    torch.manual_seed(0)
+    render, gt, cond = torch.randn(3, 2, 4, 8, 8)
+    return Features(render, gt, cond, torch.randn(2, 32), positions=(11, 12))
+
+
+class Recorder:
+    """A network that answers zeros and keeps what it was asked."""
+
+    def __call__(self, sample, timesteps, **conditions):
+        self.asked = SimpleNamespace(sample=sample, timesteps=timesteps, **conditions)
+        return SimpleNamespace(sample=torch.zeros_like(sample[:, :4]))
+
+
+def _objective(parts, weight=1.0):
+    return Objective(parts, torch.zeros(1, 77, 32), weight, CPU)
+
+
+def _draws(keep=((1.0, 1.0, 1.0), (1.0, 1.0, 1.0))):
+    torch.manual_seed(1)
+    return Draws(torch.randn(4, 4, 8, 8), torch.randn(2, 32), torch.tensor([0, 400, 0, 999]), torch.tensor(keep))
+
+
+def test_dropout_takes_seven_equal_cases_and_keeps_everything_above_them():
+    cases = [kept((i + 0.5) * 0.05, 0.05) for i in range(7)]
+    assert cases == [tuple(float(not dropped) for dropped in case) for case in DROPPED]
+    assert len(set(cases)) == 7
+    assert kept(0.35, 0.05) == kept(0.999, 0.05) == kept(0.0, 0.0) == (1.0, 1.0, 1.0)
+    assert kept(0.05, 0.05) == cases[1]
+
+
+def test_draws_belong_to_positions_not_to_batches():
+    together = draw((5, 9), 3, (4, 8, 8), 32, 1000, 0.1, CPU)
+    alone = [draw((position,), 3, (4, 8, 8), 32, 1000, 0.1, CPU) for position in (5, 9)]
+    for name in ("noise", "embedding_noise", "timesteps", "keep"):
+        assert torch.equal(getattr(together, name), torch.cat([getattr(draws, name) for draws in alone])), name
+    other_seed = draw((5,), 4, (4, 8, 8), 32, 1000, 0.1, CPU)
+    assert not torch.equal(alone[0].noise, other_seed.noise)
+    assert not torch.equal(alone[0].noise[0], alone[0].noise[1])
+
+
+def test_timesteps_and_dropout_are_uniform_over_many_positions():
+    draws = draw(range(4000), 0, (1, 1, 1), 1, 1000, 0.05, CPU)
+    source, target = draws.timesteps.view(-1, 2).T
+    assert source.abs().max() == 0
+    assert target.min() < 10 and target.max() > 989 and abs(float(target.float().mean()) - 499.5) < 20
+    assert torch.allclose(1 - draws.keep.mean(0), torch.full((3,), 4 * 0.05), atol=0.02)  # each is in four of seven cases
+
+
+def test_source_rows_are_noised_by_the_fp32_coefficient_of_timestep_zero(parts):
+    noise = torch.randn(2, 4, 8, 8)
+    noisy, _ = _objective(parts).noised(torch.zeros_like(noise), noise, torch.tensor([0, 0]))
+    assert torch.allclose(noisy / noise, torch.tensor((0.00085) ** 0.5), rtol=1e-4)  # bf16 would make it zero
+
+
+def test_velocity_and_noisy_latents_give_back_the_clean_ones(parts):
+    clean, noise, timesteps = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([0, 500, 999])
+    noisy, velocity = _objective(parts).noised(clean, noise, timesteps)
+    alpha = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)[timesteps].view(-1, 1, 1, 1)
+    assert torch.allclose(alpha.sqrt() * noisy - (1 - alpha).sqrt() * velocity, clean, atol=1e-5)
+
+
+def test_the_loss_is_the_mean_over_both_rows_and_the_source_weight_acts_on_its_row_alone(parts, features):
+    losses = _objective(parts).losses(Recorder(), torch.float32, features, _draws())
+    assert torch.isclose(losses["loss"], (losses["loss_source"] + losses["loss_target"]) / 2)
+    light = _objective(parts, 0.1).losses(Recorder(), torch.float32, features, _draws())
+    assert torch.isclose(light["loss"], (0.1 * losses["loss_source"] + losses["loss_target"]) / 2)
+
+
+@pytest.mark.parametrize("case", range(7))
+def test_a_dropped_condition_reaches_the_network_as_zeros_and_the_others_untouched(parts, features, case):
+    keep = tuple(float(not dropped) for dropped in DROPPED[case])
+    full, dropped = Recorder(), Recorder()
+    _objective(parts).losses(full, torch.float32, features, _draws())
+    draws = _draws((keep, (1.0, 1.0, 1.0)))
+    _objective(parts).losses(dropped, torch.float32, features, draws)
+    first = slice(0, 2)  # the rows of the first pair
+    assert torch.equal(dropped.asked.sample[first, 4:], full.asked.sample[first, 4:] * keep[0])
+    assert torch.equal(dropped.asked.class_labels[first], full.asked.class_labels[first] * keep[1])
+    source = dropped.asked.sample[0, :4]
+    if keep[2]:
+        assert torch.equal(source, full.asked.sample[0, :4])
+    else:  # the row still runs: noise on zeros
+        assert torch.allclose(source, (0.00085**0.5) * draws.noise[0], atol=1e-6)
+    assert torch.equal(dropped.asked.sample[2:], full.asked.sample[2:])
+
+
+def test_both_rows_get_the_render_and_rows_have_their_own_timesteps(parts, features):
+    network = Recorder()
+    _objective(parts).losses(network, torch.float32, features, _draws())
+    assert network.asked.timesteps.tolist() == [0, 400, 0, 999]
+    for row in range(4):
+        assert torch.equal(network.asked.sample[row, 4:], features.render[row // 2])
+
+
+def test_the_class_vector_ends_with_the_sinusoids_of_level_zero(parts):
+    embedding = torch.randn(2, 32)
+    vector = ClassVector(parts, CPU)(embedding, torch.zeros(2, 32))
+    assert vector.shape == (2, 64)
+    assert torch.equal(vector[:, 32:], torch.cat([torch.ones(2, 16), torch.zeros(2, 16)], dim=1))
+    noised = ClassVector(parts, CPU)(torch.zeros(2, 32), torch.ones(2, 32))
+    assert torch.allclose(noised[:, :32], torch.tensor(0.00643), atol=1e-4)

@@ -1,0 +1,58 @@
+"""Repairing: any size, reproducible, independent of the batch, and the reference stays clean."""
+
+import pytest
+import torch
+
+from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+
+
+@pytest.fixture(scope="module")
+def refiner(tiny_base):
+    made = UnclipRefiner(str(tiny_base))
+    made.place(torch.device("cpu"), torch.float32, whole=True)
+    torch.manual_seed(3)
+    for parameter in made.network.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    return made
+
+
+@pytest.fixture
+def pictures():
+    torch.manual_seed(0)
+    return torch.randint(0, 256, (2, 2, 3, 45, 70), dtype=torch.uint8)  # sides that no factor divides
+
+
+def test_a_picture_of_any_size_keeps_it_and_its_seed_decides_it(refiner, pictures):
+    render, cond = pictures[:, :1]
+    first, again, other = (refiner.repair(render, cond, [seed], 3, 3.0) for seed in (7, 7, 8))
+    assert first.shape == render.shape and first.dtype == torch.uint8
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_picture_does_not_depend_on_its_companions(refiner, pictures):
+    render, cond = pictures
+    together = refiner.repair(render, cond, [1, 2], 3, 3.0)
+    alone = refiner.repair(render[1:], cond[1:], [2], 3, 3.0)
+    assert (together[1:].int() - alone.int()).abs().max() <= 1
+
+
+def test_render_and_reference_both_matter(refiner, pictures):
+    render, cond = pictures[:, :1]
+    base = refiner.repair(render, cond, [1], 3, 1.0)
+    assert not torch.equal(base, refiner.repair(render, 255 - cond, [1], 3, 1.0))
+    assert not torch.equal(base, refiner.repair(255 - render, cond, [1], 3, 1.0))
+
+
+@pytest.mark.parametrize(("guidance", "rows"), [(10.0, 4), (1.0, 2)])
+def test_twenty_steps_are_21_calls_whose_source_row_is_the_clean_reference(refiner, pictures, guidance, rows):
+    calls = []
+    hook = refiner.network.register_forward_pre_hook(lambda module, args: calls.append(args))
+    render, cond = pictures[:, :1]
+    refiner.repair(render, cond, [1], 20, guidance)
+    hook.remove()
+    assert len(calls) == 21
+    for sample, timesteps in calls:
+        assert len(sample) == rows
+        assert torch.equal(sample[0, :4], calls[0][0][0, :4])
+        assert timesteps[0] == 0 and timesteps[1] > 0

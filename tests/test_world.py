@@ -1,0 +1,49 @@
+"""Where a process stands: launcher variables in, ranks and shares of the work out."""
+
+import random
+
+import pytest
+
+from refiner_ds.errors import UserError
+from refiner_ds.world import World, world_from
+
+
+def test_a_plain_python_is_a_world_of_one():
+    assert world_from({"PATH": "/bin"}) == World(rank=0, size=1, local_rank=0, local_size=1)
+    assert world_from({}).is_main
+
+
+@pytest.mark.parametrize("name", ["LOCAL_WORLD_SIZE", "LOCAL_SIZE"])
+def test_the_variables_of_each_launcher_are_read(name):
+    world = world_from({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", name: "4"})
+    assert world == World(rank=5, size=8, local_rank=1, local_size=4)
+    assert not world.is_main
+
+
+def test_without_the_size_of_the_node_all_ranks_are_taken_to_share_it():
+    assert world_from({"RANK": "1", "WORLD_SIZE": "2"}).local_size == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"RANK": "0"}, r"WORLD_SIZE is None, so this process cannot tell its place.*unset both"),
+        ({"WORLD_SIZE": "2"}, r"RANK is None, so this process cannot tell its place.*unset both"),
+        ({"RANK": "one", "WORLD_SIZE": "2"}, r"RANK is 'one'"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, r"RANK is '-1'"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, r"RANK=2 is outside a world of WORLD_SIZE=2.*start the job with torchrun"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, r"RANK=0 is outside a world of WORLD_SIZE=0"),
+    ],
+)
+def test_variables_that_do_not_fit_are_refused_by_name(environment, words):
+    with pytest.raises(UserError, match=words):
+        world_from(environment)
+
+
+def test_shares_cover_everything_exactly_once_and_evenly():
+    cases = random.Random(0)
+    for _ in range(200):
+        size, count = cases.randint(1, 17), cases.randint(0, 60)
+        shares = [list(World(rank=rank, size=size).share(count)) for rank in range(size)]
+        assert sorted(number for share in shares for number in share) == list(range(count))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1

@@ -1,0 +1,178 @@
+"""Training as a user starts it, two ranks on the CPU: it learns, shards, tracks, stops, resumes, exports and repairs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from refiner_ds.cli import main
+from refiner_ds.refiners.unclip.repair import UnclipRefinerPipeline
+from refiner_ds.train.engine import read_master_weights
+from tests.train.launch import REPO, accelerate, deepspeed, losses, start, torchrun
+
+pytestmark = pytest.mark.slow
+ZERO2 = REPO / "ds_configs" / "zero2_bf16.json"
+
+
+@pytest.fixture(scope="module")
+def flags(shards, tiny_base, tmp_path_factory):
+    """What every run of this file has in common."""
+    return {
+        "--shards": shards,
+        "--pretrained_model_name_or_path": tiny_base,
+        "--buckets": "1.0:64x64,1.5:96x64",
+        "--train_batch_size": 2,
+        "--gradient_accumulation_steps": 2,
+        "--learning_rate": 2e-3,
+        "--validation_epochs": 0,
+        "--dataloader_num_workers": 1,
+        "--logging_steps": 3,
+        "--tracking_uri": f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db",
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(flags, tmp_path_factory):
+    """Eight steps in one go under the deepspeed launcher."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    settings = {
+        **flags,
+        "--output_dir": folder,
+        "--deepspeed_config": ZERO2,
+        "--max_train_steps": 8,
+        "--checkpointing_steps": 4,
+        "--validation_epochs": 1000,
+        "--validation_guidance_scale": 1,
+        "--validation_steps": 2,
+    }
+    done = start(deepspeed("--module", "refiner_ds.train"), settings)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return folder, done.stdout
+
+
+def test_a_run_says_what_it_does_and_learns(whole):
+    folder, output = whole
+    assert "2 x CPU, ZeRO-2, precision bf16: global batch 8 = 2 x 2 accumulated x 2 ranks" in output
+    assert json.loads((folder / "finished.json").read_text()) == {"step": 8}
+    found = losses(folder)
+    assert sorted(found) == list(range(1, 9))
+    assert np.mean([found[7], found[8]]) < np.mean([found[1], found[2]]) - 0.05
+
+
+def test_every_step_has_its_metrics_and_the_validation_its_pictures(whole):
+    folder, _ = whole
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    names = {"train/loss", "train/loss_source", "train/loss_target", "train/lr", "train/grad_norm", "train/pairs_per_s"}
+    assert all(names <= set(line) for line in lines if "train/loss" in line)
+    validation = next(line for line in lines if "val/psnr" in line)
+    assert validation["step"] == 8 and 0 < validation["val/ssim"] <= 1
+    pictures = [line["picture"] for line in lines if "picture" in line]
+    assert len(pictures) == 4
+    render, *_ = np.hsplit(np.asarray(Image.open(folder / pictures[0])), 4)
+    assert render.std() > 0
+
+
+def test_the_optimizer_is_sharded_over_the_ranks(whole):
+    folder, _ = whole
+    sizes = [path.stat().st_size for path in sorted((folder / "checkpoint-8").glob("*zero_pp_rank_*optim_states.pt"))]
+    numbers = sum(weight.numel() for weight in read_master_weights(folder, "checkpoint-8").values())
+    assert len(sizes) == 2
+    for size in sizes:  # fp32 weights and two moments, half of each
+        assert size == pytest.approx(numbers * 12 / 2, rel=0.05)
+
+
+def test_the_run_is_one_mlflow_run_with_its_settings_and_metrics(whole, flags):
+    from mlflow import MlflowClient
+
+    folder, _ = whole
+    client = MlflowClient(flags["--tracking_uri"])
+    run_id = json.loads((folder / "tracking.json").read_text())["run_id"]
+    experiment = client.get_experiment_by_name("refiner_ds")
+    assert [r.info.run_id for r in client.search_runs([experiment.experiment_id]) if r.info.run_name == "whole"] == [run_id]
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["deepspeed.zero_optimization.stage"] == "2" and run.data.params["train.learning_rate"] == "0.002"
+    history = {metric.step: metric.value for metric in client.get_metric_history(run_id, "train/loss")}
+    assert history == losses(folder)
+    assert "val/psnr" in run.data.metrics
+    assert any("validation" in artifact.path for artifact in client.list_artifacts(run_id, "images"))
+
+
+def test_an_interrupted_run_continues_with_the_very_losses_of_the_whole_one(whole, flags, tmp_path):
+    settings = {**flags, "--output_dir": tmp_path / "run", "--deepspeed_config": ZERO2, "--max_train_steps": 5}
+    settings |= {"--checkpointing_steps": 2, "--checkpoints_total_limit": 1}
+    first = start(deepspeed("--module", "refiner_ds.train"), settings)
+    assert first.returncode == 0, first.stdout[-3000:]
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-5"]
+    second = start(deepspeed("--module", "refiner_ds.train"), {**settings, "--max_train_steps": 8})
+    assert "continuing from" in second.stdout and "checkpoint-5" in second.stdout
+    assert losses(tmp_path / "run") == losses(whole[0])  # to the last bit
+
+
+@pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
+def test_another_launcher_computes_the_same(whole, flags, tmp_path, launcher):
+    settings = {**flags, "--output_dir": tmp_path / "run", "--max_train_steps": 3}
+    if launcher == "accelerate":  # its configuration file is ours, by its environment
+        done = start(accelerate(ZERO2), settings)
+    else:
+        done = start(torchrun(), {**settings, "--deepspeed_config": ZERO2})
+    assert done.returncode == 0, done.stdout[-3000:]
+    expected = losses(whole[0])
+    assert losses(tmp_path / "run") == {step: expected[step] for step in (1, 2, 3)}
+
+
+def test_plain_python_trains_on_one_device_with_the_same_samples_and_noise(whole, flags, tmp_path):
+    settings = {**flags, "--output_dir": tmp_path / "run", "--deepspeed_config": ZERO2, "--max_train_steps": 2}
+    settings |= {"--gradient_accumulation_steps": 4}  # the same global batch on one rank
+    done = start(["-m", "refiner_ds.train"], settings)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert losses(tmp_path / "run")[1] == pytest.approx(losses(whole[0])[1], rel=2e-3)
+
+
+def test_fp16_learns_with_its_scaled_loss(flags, tmp_path):
+    config = REPO / "ds_configs" / "zero2_fp16.json"
+    settings = {**flags, "--output_dir": tmp_path / "run", "--deepspeed_config": config, "--max_train_steps": 8}
+    done = start(deepspeed(str(REPO / "tests" / "train" / "fp16_on_cpu.py")), settings)
+    assert done.returncode == 0, done.stdout[-3000:]
+    found = losses(tmp_path / "run")
+    assert np.mean([found[7], found[8]]) < np.mean([found[1], found[2]]) - 0.05
+    last = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][-1]
+    assert last["train/loss_scale"] > 1 and last["train/skipped_steps"] <= 2
+
+
+def test_another_run_in_the_same_folder_is_refused_in_one_sentence(whole, flags, capsys):
+    settings = {**flags, "--output_dir": whole[0], "--deepspeed_config": ZERO2, "--seed": 5}
+    assert main(["train", *(str(part) for pair in settings.items() for part in pair)]) == 2
+    assert "holds another run: its " in capsys.readouterr().err
+
+
+def test_the_export_is_a_true_pipeline_that_repairs_and_is_evaluated(whole, shards, tmp_path, capsys):
+    folder, _ = whole
+    model, output = tmp_path / "refiner", tmp_path / "evaluation"
+    assert main(["export", str(folder), str(model)]) == 0
+    pipeline = UnclipRefinerPipeline.from_pretrained(model)
+    assert pipeline.unet.config.in_channels == 8
+    masters = read_master_weights(folder, "checkpoint-8")
+    for name, weight in pipeline.unet.state_dict().items():
+        assert torch.equal(weight, masters[name]), name
+    assert not list(model.rglob("*.bin"))
+
+    rng = np.random.default_rng(0)
+    for name in ("render", "cond"):
+        Image.fromarray(rng.integers(0, 256, (50, 71, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    command = ["repair", "--model", model, "--num_inference_steps", 2, "--render", tmp_path / "render.png"]
+    command += ["--cond", tmp_path / "cond.png", "--output"]
+    for name in ("one.png", "two.png"):
+        assert main([str(part) for part in [*command, tmp_path / name]]) == 0
+    one, two = (np.asarray(Image.open(tmp_path / name)) for name in ("one.png", "two.png"))
+    assert one.shape == (50, 71, 3) and np.array_equal(one, two)
+
+    evaluate = ["evaluate", "--model", model, "--shards", shards, "--output", output, "--num_inference_steps", 2, "--run", folder]
+    assert main([str(part) for part in evaluate]) == 0
+    figures = json.loads((output / "metrics.json").read_text())
+    assert figures["samples"] == 4 and set(figures["render"]) == set(figures["repaired"]) == {"psnr", "ssim"}
+    report = (output / "report.html").read_text()
+    assert report.count("data:image/jpeg;base64,") == 4 * 4 and "<svg" in report
+    assert "http://" not in report and "https://" not in report  # self-contained
