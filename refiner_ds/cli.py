@@ -58,13 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _overview() -> str:
     width = max(map(len, VERBS))
     lines = [f"  {verb:<{width}}  {str(options.__doc__).splitlines()[0]}" for verb, (options, _) in VERBS.items()]
-    return "\n".join(
-        [
-            "usage: refiner-ds VERB [options]",
-            "",
-            "Trains diffusion refiners that repair 3D Gaussian Splatting renders.",
-            "",
-        ]
-        + lines
-        + ["", "refiner-ds VERB --help tells a verb's options."]
-    )
+    head = [
+        "usage: refiner-ds VERB [options]",
+        "",
+        "Trains diffusion refiners that repair Gaussian Splatting renders.",
+        "",
+    ]
+    return "\n".join([*head, *lines, "", "refiner-ds VERB --help tells a verb's options."])

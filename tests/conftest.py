@@ -18,6 +18,7 @@ from PIL import Image, ImageChops, ImageFilter
 from refiner_ds.data.index import Index
 from refiner_ds.data.manifest import read_manifest
 from refiner_ds.data.pack import pack
+from refiner_ds.refiners.unclip.base import TINY, make_parts, save_base
 
 WIDE, SQUARE = (96, 64), (72, 72)
 """Frame shapes of `shards`: one of each bucket of "1.0:64x64,1.5:96x64"."""
@@ -61,7 +62,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shards(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`manifest` packed with --val 4: 20 samples to train on, 13 of them wide, in several shards. Tests only read it."""
+    """`manifest` packed with --val 4: several shards, 20 samples to train on, 13 of them wide. Tests only read it."""
     folder = tmp_path_factory.mktemp("packed") / "shards"
     packed(manifest, folder, val=4, shard_size=150_000)
     return folder
@@ -97,4 +98,9 @@ def refiner_ds_command() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-# The tiny base checkpoint that training and repairing share belongs below, as the session fixture `tiny_base`.
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base checkpoint with random weights, its VAE untrained. Tests only read it."""
+    folder = tmp_path_factory.mktemp("base") / "tiny"
+    save_base(make_parts(TINY, 0, folder), folder)
+    return folder

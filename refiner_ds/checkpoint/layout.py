@@ -27,7 +27,7 @@ def name_of(step: int) -> str:
 
 
 def read(path: Path) -> Checkpoint | None:
-    """The checkpoint in a folder if it is complete: committed, and every file there with the size it was committed with."""
+    """The checkpoint in a folder if it is complete: committed, and every file has the size it was committed with."""
     match = _NAME.fullmatch(path.name)
     try:
         commit = json.loads((path / COMMIT).read_text(encoding="utf-8"))

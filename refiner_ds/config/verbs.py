@@ -12,7 +12,7 @@ BUCKETS = "1.5:640x480,3.66:1917x512"
 
 @dataclass(frozen=True)
 class Example:
-    """Draw a small dataset: a procedural street seen by a rectified stereo pair, and what too few Gaussians show of it."""
+    """Draw a small dataset: a street seen by a rectified stereo pair, and what too few Gaussians show of it."""
 
     out: Positional[Path]
     """Folder to write render/, gt/, cond/ and manifest.json into."""
@@ -40,7 +40,7 @@ class Base:
     """tiny: every part small, the VAE trained on pictures; full: the real shapes of SD 2.1 unCLIP, random weights."""
     pictures: Path | None = None
     """Folder of pictures that the tiny VAE is trained on; example streets are drawn when it is not given."""
-    vae_steps: int = 1500
+    vae_steps: int = 2000
     """Optimizer steps of the tiny VAE."""
     seed: int = 0
     """Seed of all weights."""
@@ -81,7 +81,7 @@ class Train:
     output_dir: Path
     """Folder of this run: checkpoints, metrics.jsonl, validation pictures, the resolved configuration."""
     deepspeed_config: Path | None = None
-    """DeepSpeed JSON, see ds_configs/; under accelerate launch its configuration file is taken when this is not given."""
+    """DeepSpeed JSON, see ds_configs/; under accelerate launch, its configuration file where this is not given."""
     train_batch_size: int | None = None
     """Micro-batch per device (DeepSpeed's train_batch_size is the global batch); 1 where the JSON says auto."""
     gradient_accumulation_steps: int | None = None
@@ -185,7 +185,7 @@ class Evaluate:
     model: Path
     """Folder that export wrote."""
     output: Path
-    """Folder for report.html and metrics.json."""
+    """Folder for report.html, metrics.json and pictures.png."""
     manifest: Path | None = None
     """JSON file with aligned lists render, gt and cond."""
     shards: Path | None = None

@@ -78,7 +78,7 @@ def decode(content: bytes) -> Image.Image:
         )
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
-        if picture.getchannel("A").getextrema()[0] < 255:
+        if np.asarray(picture.getchannel("A")).min() < 255:
             raise PictureError("has transparent pixels, whose colour is undefined; flatten it onto a background")
     return ImageOps.exif_transpose(picture).convert("RGB")
 

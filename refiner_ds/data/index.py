@@ -13,7 +13,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """One sample: its key, size of its pictures in pixels, and by view the member's name, byte offset and byte count."""
+    """One sample: key, size of its pictures in pixels, and by view its member's name, byte offset and byte count."""
 
     key: str
     width: int

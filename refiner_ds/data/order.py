@@ -6,7 +6,7 @@ dropped or padded: a batch may straddle two passes, and a step is found without 
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -64,7 +64,7 @@ class Order:
         return -int(-epochs * len(self.bucket_of_sample) // self.global_batch_size)
 
     @functools.cached_property
-    def _members(self) -> dict[int, Sequence[int]]:
+    def _members(self) -> dict[int, np.ndarray]:
         buckets = np.asarray(self.bucket_of_sample)
         return {int(bucket): np.flatnonzero(buckets == bucket) for bucket in np.unique(buckets)}
 

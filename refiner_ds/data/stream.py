@@ -4,9 +4,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from refiner_ds.batch import Batch
@@ -41,7 +43,7 @@ class Split(Dataset):
         return tuple(bucket_of(entry.width, entry.height, self.buckets) for _, entry in self.samples)
 
     def __getitems__(self, draws: list[Draw]) -> "Batch | UserError":
-        """The batch of these draws; a broken sample comes back as the error to raise, since workers garble exceptions."""
+        """The batch of these draws; a broken sample comes back as the error to raise: workers garble exceptions."""
         try:
             return _stack([self._crops(draw) for draw in draws], draws, [self.samples[d.sample][1].key for d in draws])
         except UserError as error:
@@ -65,7 +67,7 @@ class Split(Dataset):
         x = int(generator_of(self.seed, "crop", draw.position).integers(0, bucket.width - bucket.height + 1))
         return {view: crop(self._picture(draw.sample, view), bucket, x) for view in VIEWS}
 
-    def _picture(self, sample: int, view: str):
+    def _picture(self, sample: int, view: str) -> Image.Image:
         shard, entry = self.samples[sample]
         name, offset, size = entry.members[view]
         try:
@@ -109,9 +111,9 @@ class Stream:
             UserError: a sample cannot be read; names shard and key.
         """
         draws = self.order.micro_batches(first_step, last_step, self.micro_batch_size, self.rank, self.num_ranks)
-        loader: DataLoader = DataLoader(
+        loader: Any = DataLoader(
             self.split,
-            batch_sampler=draws,  # type: ignore[arg-type]
+            batch_sampler=draws,
             collate_fn=_as_it_is,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
@@ -124,5 +126,5 @@ class Stream:
             yield batch
 
 
-def _as_it_is(batch: "Batch | UserError") -> "Batch | UserError":
+def _as_it_is(batch: Any) -> Any:
     return batch

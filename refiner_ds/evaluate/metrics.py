@@ -12,4 +12,4 @@ def compare(picture: Tensor, gt: Tensor) -> dict[str, float]:
     ours, theirs = picture.float() / 255, gt.float() / 255
     psnr = float(peak_signal_noise_ratio(ours, theirs, data_range=1.0))
     ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0)
-    return {"psnr": min(psnr, CEILING_DB), "ssim": float(ssim)}  # type: ignore[arg-type]
+    return {"psnr": min(psnr, CEILING_DB), "ssim": float(ssim)}

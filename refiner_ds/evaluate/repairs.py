@@ -34,7 +34,7 @@ class Sampling:
 def repair_all(
     refiner: Refiner, samples: Iterable[Batch], sampling: Sampling, told: Callable[[], None] | None = None
 ) -> Iterator[Repaired]:
-    """Repairs batches of one sample each; the noise depends on seed and position alone, so figures compare across steps."""
+    """Repairs batches of one sample each; noise depends on seed and position alone, so figures compare across steps."""
     for batch in samples:
         seed = sampling.seed * 1_000_003 + batch.positions[0]
         picture = refiner.repair(

@@ -9,13 +9,15 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from refiner_ds.evaluate.curve import loss_curve
 from refiner_ds.evaluate.repairs import Repaired, Sampling
 
 CSS = """
 :root { color-scheme: light dark; --line: #8884; --soft: #888; --good: #2a9d5c; --bad: #c8553d; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1500px; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; } .soft { color: var(--soft); }
-table { border-collapse: collapse; } td, th { padding: .35rem 1rem; border-bottom: 1px solid var(--line); text-align: right; }
+table { border-collapse: collapse; }
+td, th { padding: .35rem 1rem; border-bottom: 1px solid var(--line); text-align: right; }
 td:first-child, th:first-child { text-align: left; padding-left: 0; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 figure { margin: 0 0 2rem; } figcaption { margin-bottom: .4rem; }
@@ -45,7 +47,7 @@ def write_report(
         f"<p class='soft'>{html.escape(model)} &middot; {len(samples)} held-out samples &middot; {how}</p>",
         "<h2>Numbers</h2>",
         _table(samples, means),
-        *(["<h2>Training loss</h2>", _curve(losses)] if len(losses) > 1 else []),
+        *(["<h2>Training loss</h2>", loss_curve(losses)] if len(losses) > 1 else []),
         "<h2>Pictures</h2>",
         *map(_figure, samples),
         "</body></html>",
@@ -93,32 +95,3 @@ def _inline(picture: Tensor) -> str:
     buffer = io.BytesIO()
     Image.fromarray(picture[0].permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=92)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _curve(losses: Mapping[int, float], width: int = 900, height: int = 260) -> str:
-    """The loss by step: every value, and the running mean over a twentieth of the run."""
-    steps = sorted(losses)
-    values = [losses[step] for step in steps]
-    window = max(1, len(values) // 20)
-    smooth = [
-        sum(values[max(0, i - window + 1) : i + 1]) / len(values[max(0, i - window + 1) : i + 1])
-        for i in range(len(values))
-    ]
-    left, bottom, top = 50, height - 30, max(values)
-
-    def line(kind: str, figures: Sequence[float]) -> str:
-        points = " ".join(
-            f"{left + (step - steps[0]) / max(1, steps[-1] - steps[0]) * (width - left - 10):.1f},{bottom - value / top * (bottom - 10):.1f}"
-            for step, value in zip(steps, figures, strict=True)
-        )
-        return f"<polyline class='{kind}' points='{points}'/>"
-
-    return (
-        f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='training loss by step'>"
-        f"<line class='axis' x1='{left}' y1='{bottom}' x2='{width - 10}' y2='{bottom}'/>"
-        f"<text x='{left}' y='{height - 10}'>step {steps[0]}</text>"
-        f"<text x='{width - 10}' y='{height - 10}' text-anchor='end'>step {steps[-1]}</text>"
-        f"<text x='{left - 8}' y='18' text-anchor='end'>{top:.2f}</text>"
-        f"<text x='{left - 8}' y='{bottom}' text-anchor='end'>0</text>"
-        f"{line('raw', values)}{line('mean', smooth)}</svg>"
-    )

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from refiner_ds.data.stream import Split
-from refiner_ds.evaluate.repairs import METRICS, Repaired, Sampling, repair_all
+from refiner_ds.evaluate.pictures import side_by_side
+from refiner_ds.evaluate.repairs import METRICS, Sampling, repair_all
 from refiner_ds.refiners.protocol import Refiner
 from refiner_ds.world import World
 
@@ -45,9 +45,3 @@ def validate(
     values = (sum_over_ranks(sums) / len(split)).tolist()
     names = [f"val/{name}" for name in METRICS] + [f"val/render_{name}" for name in METRICS]
     return dict(zip(names, values, strict=True)), sorted(folder.glob("*.png"))
-
-
-def side_by_side(sample: Repaired) -> Image.Image:
-    """Render, repaired, gt and cond in one row."""
-    pictures = (sample.batch.render, sample.picture, sample.batch.gt, sample.batch.cond)
-    return Image.fromarray(torch.cat(pictures, dim=-1)[0].permute(1, 2, 0).numpy())

@@ -1,4 +1,4 @@
-"""What training, validation and export know of a refiner: the one door to a family. Nothing outside `refiners` names more."""
+"""What training, validation and export know of a refiner: the one door to a family."""
 
 from pathlib import Path
 from typing import Any, Protocol

@@ -1,4 +1,4 @@
-"""The journal of a run: OUTPUT_DIR/metrics.jsonl, one JSON object a line. Training appends to it and waits for nobody."""
+"""The journal of a run: OUTPUT_DIR/metrics.jsonl, one JSON object a line. Training appends, and waits for nobody."""
 
 import json
 import time

@@ -1,7 +1,7 @@
 """The shipper: the only importer of mlflow. A process beside training that carries the journal to MLflow, line by line.
 
-`python -m refiner_ds.tracking.ship OUTPUT_DIR` ends once the run is finished, or its trainer is gone, and every line has
-been accepted; what was accepted is noted in tracking.json, so that starting it again sends only the rest.
+`python -m refiner_ds.tracking.ship OUTPUT_DIR` ends once the run is finished, or its trainer is gone, and every line
+has been accepted; what was accepted is noted in tracking.json, so that starting it again sends only the rest.
 """
 
 import argparse
@@ -68,14 +68,14 @@ class Shipper:
             self._client.log_batch(run, params=params[start : start + 100])
         self._client.log_artifact(run, str(self._folder / SETTINGS))
         self._shipped = Shipped(run)
-        self._note()
+        self._note(self._shipped)
 
     def ship(self) -> bool:
         """Sends the next lines, if there are any; true once the server has all of them."""
         assert self._shipped is not None, "open_run comes first"
         with (self._folder / FILE_NAME).open("rb") as file:
             file.seek(self._shipped.offset)
-            lines = []
+            lines: list[bytes] = []
             for line in file:
                 if not line.endswith(b"\n") or len(lines) == LINES_AT_ONCE:
                     break
@@ -88,9 +88,9 @@ class Shipper:
             self._client.log_batch(self._shipped.run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
         for entry in entries:
             if PICTURE in entry:
-                self._picture(entry)
+                self._picture(self._shipped.run_id, entry)
         self._shipped.offset += sum(map(len, lines))
-        self._note()
+        self._note(self._shipped)
         return False
 
     def close_run(self, status: str) -> None:
@@ -98,16 +98,16 @@ class Shipper:
         assert self._shipped is not None, "open_run comes first"
         self._client.set_terminated(self._shipped.run_id, status)
 
-    def _picture(self, entry: dict[str, Any]) -> None:
+    def _picture(self, run_id: str, entry: dict[str, Any]) -> None:
         path = self._folder / entry[PICTURE]
         if path.exists():  # a person may have tidied up
             key = f"validation_{path.stem}"
             with Image.open(path) as picture:
-                self._client.log_image(self._shipped.run_id, picture.convert("RGB"), key=key, step=entry["step"])  # type: ignore[union-attr]
+                self._client.log_image(run_id, picture.convert("RGB"), key=key, step=entry["step"])
 
-    def _note(self) -> None:
+    def _note(self, shipped: Shipped) -> None:
         scratch = self._folder / f".{STATE}"
-        scratch.write_text(json.dumps(asdict(self._shipped)), encoding="utf-8")  # type: ignore[arg-type]
+        scratch.write_text(json.dumps(asdict(shipped)), encoding="utf-8")
         scratch.replace(self._folder / STATE)
 
 

@@ -40,7 +40,7 @@ class AdamW:
 
 
 def start_process_group(world: World, timeout: timedelta) -> torch.device:
-    """Joins the job's ranks (all ranks must call) and returns this rank's device: its GPU, or the CPU where there is none."""
+    """Joins the job's ranks and returns this rank's device: its GPU, or the CPU without one. All ranks must call."""
     deepspeed.utils.logger.setLevel(logging.ERROR)
     if world.size == 1:
         # without these deepspeed looks for MPI; port 0 lets the system choose one
@@ -50,7 +50,7 @@ def start_process_group(world: World, timeout: timedelta) -> torch.device:
     # a CPU extension for inference only, whose compilation takes a minute
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # ZeRO reduces in a group of its own, which would keep torch's default timeout of up to 30 minutes
-    TorchBackend.new_group = lambda self, ranks: torch.distributed.new_group(ranks, timeout=timeout)  # type: ignore[method-assign]
+    TorchBackend.new_group = lambda self, ranks: torch.distributed.new_group(ranks, timeout=timeout)
     warnings.filterwarnings("ignore", ".*all_gather_into_tensor.*deprecated", FutureWarning)  # deepspeed's to mend
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", world.local_rank) if cuda else torch.device("cpu")
@@ -82,7 +82,9 @@ class Engine:
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=network, optimizer=optimizer, config=config.json
         )
-        self._engine._copy_recovery_script = lambda folder: None  # scripts into the run's folder; `export` does their work
+        self._engine._copy_recovery_script = lambda folder: (
+            None
+        )  # scripts into the run's folder; `export` does their work
         # deepspeed casts the network first, so its fp32 masters start as rounded weights; give them their exact values
         for name, parameter in self._engine.module.named_parameters():
             safe_set_full_fp32_param(parameter, exact[name].to(device))
@@ -93,7 +95,7 @@ class Engine:
         return self._engine
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradients of one micro-batch, divided by the accumulation steps; under ZeRO-2 reduces them over ranks."""
+        """Adds the gradients of one micro-batch, divided by the accumulation; ZeRO-2 reduces them over ranks."""
         self._engine.backward(loss)
 
     def step(self) -> None:

@@ -52,8 +52,8 @@ def checkpoint_to_resume(folder: Path, choice: str, num_ranks: int) -> Checkpoin
             )
     if checkpoint and checkpoint.commit["num_ranks"] != num_ranks:
         raise UserError(
-            f"{checkpoint.path} was written by {checkpoint.commit['num_ranks']} ranks and this run has {num_ranks}, which "
-            "cannot read its optimizer shards; start as many ranks, or export it and train on from the export."
+            f"{checkpoint.path} was written by {checkpoint.commit['num_ranks']} ranks and this run has {num_ranks}, "
+            "which cannot read its optimizer shards; start as many ranks, or export it and train on from the export."
         )
     return checkpoint
 

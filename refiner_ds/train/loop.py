@@ -47,7 +47,7 @@ def train(
     seed: int,
     hooks: Hooks,
 ) -> None:
-    """Trains from update times.first up to times.last, saving and validating at the end in any case. All ranks must call."""
+    """Trains from update times.first to times.last, saving and validating at the end as well. All ranks must call."""
     batches = stream.batches(times.first, times.last)
     meter = Meter(engine, stream.order.global_batch_size)
     for step in range(times.first, times.last):

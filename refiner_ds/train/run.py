@@ -59,8 +59,8 @@ def _require_crops(buckets: tuple[Bucket, ...], factor: int) -> None:
     for bucket in buckets:
         if bucket.height % factor:
             raise UserError(
-                f"--buckets {bucket}: crops of {bucket.height} pixels are no whole number of latents of {factor} pixels; "
-                f"take a height that is a multiple of {factor}."
+                f"--buckets {bucket}: crops of {bucket.height} pixels are no whole number of latents of {factor} "
+                f"pixels; take a height that is a multiple of {factor}."
             )
 
 
@@ -169,7 +169,7 @@ def _say_header(console: Console, plan: Plan, device: torch.device) -> None:
     if resolved.stage == 2 and resolved.accumulation_steps > 2 and plan.world.size > 1:
         console.say(
             f"note: ZeRO-2 reduces {2 * resolved.accumulation_steps} bytes per parameter and step at "
-            f"{resolved.accumulation_steps} accumulation steps, ZeRO-1 reduces 2; ds_configs/zero1_bf16.json spares the network"
+            f"{resolved.accumulation_steps} accumulation steps where ZeRO-1 reduces 2; see ds_configs/zero1_bf16.json"
         )
     small = {str(plan.split.buckets[b]): n for b in set(plan.order.bucket_of_sample)
              if (n := plan.order.bucket_of_sample.count(b)) < resolved.global_batch_size}  # fmt: skip

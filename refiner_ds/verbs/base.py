@@ -72,7 +72,7 @@ def _given(folder: Path) -> list[torch.Tensor]:
     usable = [picture for picture in pictures if min(picture.shape[1:]) >= CROP]
     if len(usable) < 8:
         raise UserError(
-            f"--pictures {folder} holds {len(usable)} pictures of at least {CROP}x{CROP} pixels, too few to train a VAE; "
-            "give at least 8."
+            f"--pictures {folder} holds {len(usable)} pictures of at least {CROP}x{CROP} pixels, too few to train a "
+            "VAE; give at least 8."
         )
     return usable

@@ -9,6 +9,7 @@ from refiner_ds.data.index import read_index
 from refiner_ds.data.manifest import VIEWS, read_manifest
 from refiner_ds.data.stream import Split
 from refiner_ds.errors import UserError
+from refiner_ds.evaluate.pictures import sheet
 from refiner_ds.evaluate.repairs import Sampling, means, repair_all
 from refiner_ds.evaluate.report import write_report
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
@@ -16,6 +17,9 @@ from refiner_ds.tracking.journal import read_metrics
 from refiner_ds.verbs.device import place
 from refiner_ds.verbs.progress import progress_bar
 from refiner_ds.verbs.repair import read_picture
+
+ON_SHEET = 12
+"""Samples that pictures.png is made from."""
 
 
 def run(options: Evaluate) -> None:
@@ -33,6 +37,7 @@ def run(options: Evaluate) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     content = json.dumps({"samples": count, **figures}, indent=1) + "\n"
     (options.output / "metrics.json").write_text(content, encoding="utf-8")
+    sheet(repaired[:ON_SHEET]).save(options.output / "pictures.png")
     curve = read_metrics(options.run).get("train/loss", {}) if options.run else {}
     write_report(options.output / "report.html", repaired, figures, curve, str(options.model), sampling)
     for name, values in figures.items():
@@ -52,7 +57,7 @@ def _samples(options: Evaluate) -> tuple[int, Iterator[Batch]]:
         split = Split.of(read_index(options.shards), "val", options.shards, (), options.seed)
         if not len(split):
             raise UserError(
-                f"--shards {options.shards} have no validation split, so there is nothing to evaluate; pack with --val N."
+                f"--shards {options.shards} have no validation split, so nothing is held out; pack with --val N."
             )
         return len(split), (split.native(i) for i in range(len(split)))
     raise UserError("evaluate takes either --manifest or --shards; give one of the two.")

@@ -16,11 +16,11 @@ from refiner_ds.config.verbs import Quickstart
 from refiner_ds.errors import UserError
 from refiner_ds.tracking.journal import FINISHED
 
-SHAPES = "416x112,160x120"
+DRAWING = ("--shapes", "416x112,160x120", "--workers", "2")
 BUCKETS = "1.33:160x120,3.71:416x112"
 TRAINING_STREETS = ("--streets", "12", "--frames", "10", "--seed", "1")
 OTHER_STREETS = ("--streets", "3", "--frames", "4", "--seed", "501")
-GUIDANCE = "1"
+SAMPLING = ("--guidance_scale", "1")
 """The tiny base's text encoder has never read a word, so there is nothing to guide towards."""
 
 
@@ -56,25 +56,35 @@ def run(options: Quickstart) -> None:
 
 
 def _steps(out: Path) -> list[Step]:
-    verb = "refiner_ds"
-    street, other, base, shards = out / "street", out / "other_street", out / "base", out / "shards"
+    street, other, base, shards = out / "street", out / "other_streets", out / "base", out / "shards"
     training, refiner = out / "training", out / "refiner"
-    draw = ("--shapes", SHAPES, "--workers", "2")
-    sample = ("--guidance_scale", GUIDANCE)
     return [
-        Step("draw streets to train on", [verb, "example", str(street), *TRAINING_STREETS, *draw], street / "manifest.json"),
-        Step("draw other streets to test on", [verb, "example", str(other), *OTHER_STREETS, *draw], other / "manifest.json"),
-        Step("make a tiny base checkpoint", [verb, "base", str(base), "--size", "tiny"], base / "model_index.json"),
-        Step("pack the pictures into shards", [verb, "pack", str(street / "manifest.json"), str(shards)], shards / "index.json"),
+        _verb("draw streets to train on", street / "manifest.json", "example", street, *TRAINING_STREETS, *DRAWING),
+        _verb("draw other streets to test on", other / "manifest.json", "example", other, *OTHER_STREETS, *DRAWING),
+        _verb("make a tiny base checkpoint", base / "model_index.json", "base", base, "--size", "tiny"),
+        _verb("pack the pictures into shards", shards / "index.json", "pack", street / "manifest.json", shards),
         Step("train under DeepSpeed ZeRO-2", _training(base, shards, training), training / FINISHED),
-        Step("export the refiner", [verb, "export", str(training), str(refiner)], refiner / "model_index.json"),
-        Step(
-            "repair and compare pictures of streets it has never seen",
-            [verb, "evaluate", "--model", str(refiner), "--manifest", str(other / "manifest.json"), "--output", str(out),
-             "--run", str(training), *sample],
-            out / "report.html",
+        _verb("export the refiner", refiner / "model_index.json", "export", training, refiner),
+        _verb(
+            *("repair pictures of streets it has never seen, and compare", out / "report.html"),
+            *(
+                "evaluate",
+                "--model",
+                refiner,
+                "--manifest",
+                other / "manifest.json",
+                "--output",
+                out,
+                "--run",
+                training,
+            ),
+            *SAMPLING,
         ),
-    ]  # fmt: skip
+    ]
+
+
+def _verb(what: str, done: Path, *arguments: object) -> Step:
+    return Step(what, ["refiner_ds", *map(str, arguments)], done)
 
 
 def _training(base: Path, shards: Path, training: Path) -> list[str]:
@@ -99,7 +109,7 @@ def _training(base: Path, shards: Path, training: Path) -> list[str]:
         "--checkpointing_steps": 300,
         "--checkpoints_total_limit": 2,
         "--validation_epochs": 20,
-        "--validation_guidance_scale": GUIDANCE,
+        "--validation_guidance_scale": 1,
         "--dataloader_num_workers": 1,
         "--tracking_uri": f"sqlite:///{training.parent.resolve()}/mlflow.db",
     }
@@ -116,8 +126,8 @@ def _say_where(out: Path, seconds: float) -> None:
     figures = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     gain = figures["repaired"]["psnr"] - figures["render"]["psnr"]
     print(
-        f"\nquickstart took {seconds / 60:.1f} minutes. On {figures['samples']} pictures of streets it has never seen, the "
-        f"refiner gains {gain:+.2f} dB PSNR.\n"
+        f"\nquickstart took {seconds / 60:.1f} minutes. On {figures['samples']} pictures of streets it has never seen, "
+        f"the refiner gains {gain:+.2f} dB PSNR.\n"
         f"  report        {out / 'report.html'}\n"
         f"  refiner       {out / 'refiner'}\n"
         f"  MLflow        mlflow ui --backend-store-uri sqlite:///{out / 'mlflow.db'}\n"

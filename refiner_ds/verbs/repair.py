@@ -25,8 +25,8 @@ def run(options: Repair) -> None:
             render, cond = read_picture(render_path), read_picture(cond_path)
             if render.shape != cond.shape:
                 raise UserError(
-                    f"{render_path} is {_size(render)} and its reference {cond_path} is {_size(cond)}, so their latents "
-                    "do not align; resize one to the other's size."
+                    f"{render_path} is {_size(render)} and its reference {cond_path} is {_size(cond)}, so their "
+                    "latents do not align; resize one to the other's size."
                 )
             picture = refiner.repair(render, cond, [options.seed], options.num_inference_steps, options.guidance_scale)
             output.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from refiner_ds.data.verify import verify
 def run(options: Verify) -> int:
     """0 where every shard is sound, else 1 with a line for each problem."""
     sound, problems = 0, []
-    for shard, found in verify(options.shards):
+    for _, found in verify(options.shards):
         sound += not found
         problems += found
     for problem in problems:

@@ -65,8 +65,12 @@ def test_ranks_together_validate_every_held_out_sample_once(shards, tmp_path):
     refiner = Echo()
     for rank in range(3):
         validate(refiner, split, World(rank, 3), Sampling(1, 1.0, 0), collect, torch.device("cpu"), tmp_path / "three")
-    alone, pictures = validate(Echo(), split, World(), Sampling(1, 1.0, 0), lambda v: v, torch.device("cpu"), tmp_path / "one")
+    alone, pictures = validate(
+        Echo(), split, World(), Sampling(1, 1.0, 0), lambda v: v, torch.device("cpu"), tmp_path / "one"
+    )
     together = sum(sums) / len(split)
-    assert together[0].item() == pytest.approx(alone["val/psnr"]) and together[3].item() == pytest.approx(alone["val/render_ssim"])
+    assert together[0].item() == pytest.approx(alone["val/psnr"]) and together[3].item() == pytest.approx(
+        alone["val/render_ssim"]
+    )
     assert len(refiner.seeds) == len(set(refiner.seeds)) == len(split)
     assert [p.name for p in pictures] == sorted(p.name for p in (tmp_path / "three").glob("*.png"))

@@ -57,10 +57,17 @@ class Server:
 
     def start(self):
         command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{self._folder}/server.db", "--artifacts-destination", f"{self._folder}/artifacts"]
+        command += [
+            "--backend-store-uri",
+            f"sqlite:///{self._folder}/server.db",
+            "--artifacts-destination",
+            f"{self._folder}/artifacts",
+        ]
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         log = (self._folder / "server.log").open("a")
-        self._process = subprocess.Popen([sys.executable, *command], env=environment, stdout=log, stderr=log, start_new_session=True)
+        self._process = subprocess.Popen(
+            [sys.executable, *command], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
         for _ in range(240):
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=1):

@@ -29,7 +29,16 @@ def accelerate(config: Path) -> list[str]:
 
 
 def torchrun() -> list[str]:
-    return ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(), "-m", "refiner_ds.train"]
+    return [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        free_port(),
+        "-m",
+        "refiner_ds.train",
+    ]
 
 
 def start(launcher: list[str], flags: dict[str, object]) -> subprocess.CompletedProcess:

@@ -90,10 +90,15 @@ def test_the_run_is_one_mlflow_run_with_its_settings_and_metrics(whole, flags):
     client = MlflowClient(flags["--tracking_uri"])
     run_id = json.loads((folder / "tracking.json").read_text())["run_id"]
     experiment = client.get_experiment_by_name("refiner_ds")
-    assert [r.info.run_id for r in client.search_runs([experiment.experiment_id]) if r.info.run_name == "whole"] == [run_id]
+    assert [r.info.run_id for r in client.search_runs([experiment.experiment_id]) if r.info.run_name == "whole"] == [
+        run_id
+    ]
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.params["deepspeed.zero_optimization.stage"] == "2" and run.data.params["train.learning_rate"] == "0.002"
+    assert (
+        run.data.params["deepspeed.zero_optimization.stage"] == "2"
+        and run.data.params["train.learning_rate"] == "0.002"
+    )
     history = {metric.step: metric.value for metric in client.get_metric_history(run_id, "train/loss")}
     assert history == losses(folder)
     assert "val/psnr" in run.data.metrics
@@ -169,7 +174,19 @@ def test_the_export_is_a_true_pipeline_that_repairs_and_is_evaluated(whole, shar
     one, two = (np.asarray(Image.open(tmp_path / name)) for name in ("one.png", "two.png"))
     assert one.shape == (50, 71, 3) and np.array_equal(one, two)
 
-    evaluate = ["evaluate", "--model", model, "--shards", shards, "--output", output, "--num_inference_steps", 2, "--run", folder]
+    evaluate = [
+        "evaluate",
+        "--model",
+        model,
+        "--shards",
+        shards,
+        "--output",
+        output,
+        "--num_inference_steps",
+        2,
+        "--run",
+        folder,
+    ]
     assert main([str(part) for part in evaluate]) == 0
     figures = json.loads((output / "metrics.json").read_text())
     assert figures["samples"] == 4 and set(figures["render"]) == set(figures["repaired"]) == {"psnr", "ssim"}

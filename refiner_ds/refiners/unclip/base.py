@@ -1,4 +1,4 @@
-"""Base checkpoints made on the spot, in the layout of stable-diffusion-2-1-unclip: a tiny one, and one of the real shapes."""
+"""Base checkpoints made on the spot in the layout of stable-diffusion-2-1-unclip: tiny, or of the real shapes."""
 
 import json
 from dataclasses import dataclass
@@ -44,21 +44,23 @@ class Shapes:
 
 
 FULL = Shapes(
-    unet_channels=(320, 640, 1280, 1280), unet_attends=(True, True, True, False), unet_layers=2, heads=(5, 10, 20, 20), groups=32, sample_size=96,
+    unet_channels=(320, 640, 1280, 1280), unet_attends=(True, True, True, False), unet_layers=2, heads=(5, 10, 20, 20),
+    groups=32, sample_size=96,
     vae_channels=(128, 256, 512, 512), vae_layers=2,
     text_width=1024, text_layers=23, text_heads=16, vocabulary=49408,
     vision_width=1280, vision_layers=32, vision_heads=16, vision_patch=14, vision_size=224, embedding=1024,
 )  # fmt: skip
-"""Stable Diffusion 2.1 unCLIP: 870 M parameters in the UNet once its conv_in takes 8 channels, ViT-H as image encoder."""
+"""Stable Diffusion 2.1 unCLIP: 870 M parameters in the UNet with its 8 input channels, ViT-H as image encoder."""
 
 TINY = Shapes(
-    unet_channels=(64, 96, 128, 128), unet_attends=(False, True, True, False), unet_layers=1, heads=(2, 3, 4, 4), groups=8, sample_size=32,
+    unet_channels=(64, 96, 128, 128), unet_attends=(False, True, True, False), unet_layers=1, heads=(2, 3, 4, 4),
+    groups=8, sample_size=32,
     vae_channels=(16, 32, 64), vae_layers=1,
     text_width=32, text_layers=2, text_heads=2, vocabulary=514,
     vision_width=32, vision_layers=2, vision_heads=2, vision_patch=8, vision_size=64, embedding=32,
 )  # fmt: skip
-"""For a CPU. The VAE halves the sides twice, not three times: at four channels it could not show a street otherwise. The
-UNet's top level does without attention, which would take more than half of all time."""
+"""For a CPU. The VAE halves the sides twice, not three times: at four channels it could not show a street otherwise.
+The UNet's top level does without attention, which would take more than half of all time."""
 
 
 def make_parts(shapes: Shapes, seed: int, folder: Path) -> Parts:

@@ -13,7 +13,7 @@ from refiner_ds.refiners.unclip.parts import Parts
 
 @dataclass(frozen=True)
 class Features:
-    """What the objective needs of a batch: latents (B, c, h, w) of the three views and the reference's embedding (B, d).
+    """What the objective needs of a batch: latents (B, c, h, w) of three views, the reference's embedding (B, d).
 
     `positions` are the samples' places in the stream, which key their randomness.
     """

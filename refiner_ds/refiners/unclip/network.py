@@ -74,12 +74,12 @@ def _widen(unet: UNet2DConditionModel) -> None:
         old.kernel_size,
         old.stride,
         old.padding,
-        device=old.weight.device,  # type: ignore[arg-type]
+        device=old.weight.device,
     ).to(old.weight.dtype)
     with torch.no_grad():
         new.weight.zero_()
         new.weight[:, : old.in_channels].copy_(old.weight)
-        new.bias.copy_(old.bias)  # type: ignore[union-attr,arg-type]
+        new.bias.copy_(old.bias)  # type: ignore[union-attr]
     unet.conv_in = new
     unet.register_to_config(in_channels=new.in_channels)
 

@@ -42,14 +42,14 @@ class Draws:
     keep: Tensor
 
 
-def kept(uniform: float, probability: float) -> tuple[float, float, float]:
+def kept(uniform: float, probability: float) -> tuple[float, ...]:
     """Dropout by one uniform number in [0, 1): 0 or 1 for render, embedding and reference.
 
     Case i of `DROPPED` takes [i p, (i + 1) p); the rest keeps everything.
     """
     for case, dropped in enumerate(DROPPED):
         if uniform < (case + 1) * probability:
-            return tuple(0.0 if drop else 1.0 for drop in dropped)  # type: ignore[return-value]
+            return tuple(0.0 if drop else 1.0 for drop in dropped)
     return 1.0, 1.0, 1.0
 
 

@@ -1,4 +1,4 @@
-"""The parts of a checkpoint folder in the layout of stable-diffusion-2-1-unclip: loading them, and refusing what is not one."""
+"""The parts of a checkpoint in the layout of stable-diffusion-2-1-unclip: loading them, refusing what is not one."""
 
 import json
 from dataclasses import dataclass
@@ -65,7 +65,8 @@ def load_parts(base: str) -> Parts:
     folder = _folder(base)
     _require_unclip(base, folder)
     try:
-        parts = Parts(
+        _require_fit(base, folder)
+        return Parts(
             vae=AutoencoderKL.from_pretrained(folder, subfolder="vae"),
             text_encoder=CLIPTextModel.from_pretrained(folder, subfolder="text_encoder"),
             tokenizer=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
@@ -76,11 +77,11 @@ def load_parts(base: str) -> Parts:
             image_normalizer=StableUnCLIPImageNormalizer.from_pretrained(folder, subfolder="image_normalizer"),
             image_noising_scheduler=_scheduler(folder, "image_noising_scheduler"),
         )
-    except (OSError, KeyError, RuntimeError) as error:
+    except UserError:
+        raise
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"base {base} cannot be loaded ({reason}); download or make it again.") from error
-    _require_fit(base, parts)
-    return parts
 
 
 def _folder(base: str) -> str:
@@ -121,24 +122,24 @@ def _scheduler(folder: str, name: str) -> Any:
     return getattr(diffusers_schedulers, config["_class_name"]).from_config(config)
 
 
-def _require_fit(base: str, parts: Parts) -> None:
-    """Compares the dimensions at which the parts meet."""
-    embedding = parts.image_encoder.config.projection_dim
+def _require_fit(base: str, folder: str) -> None:
+    """Compares the dimensions at which the parts meet, from their configs."""
+    unet, vae, text, image, normalizer = (
+        json.loads((Path(folder) / name / "config.json").read_text(encoding="utf-8"))
+        for name in ("unet", "vae", "text_encoder", "image_encoder", "image_normalizer")
+    )
+    embedding = image["projection_dim"]
     meetings = (
-        ("unet.out_channels", parts.unet.config.out_channels, "vae.latent_channels", parts.vae.config.latent_channels),
+        ("unet's out_channels", unet["out_channels"], "vae's latent_channels", vae["latent_channels"]),
+        ("unet's cross_attention_dim", unet["cross_attention_dim"], "text_encoder's hidden_size", text["hidden_size"]),
         (
-            "unet.cross_attention_dim",
-            parts.unet.config.cross_attention_dim,
-            "text hidden_size",
-            parts.text_encoder.config.hidden_size,
+            *("unet's projection_class_embeddings_input_dim", unet["projection_class_embeddings_input_dim"]),
+            *("twice the image_encoder's projection_dim", 2 * embedding),
         ),
         (
-            "unet.projection_class_embeddings_input_dim",
-            parts.unet.config.projection_class_embeddings_input_dim,
-            "twice the image embedding",
-            2 * embedding,
+            *("image_normalizer's embedding_dim", normalizer["embedding_dim"]),
+            *("image_encoder's projection_dim", embedding),
         ),
-        ("image_normalizer.embedding_dim", parts.image_normalizer.config.embedding_dim, "image embedding", embedding),
     )
     for name, value, other, expected in meetings:
         if value != expected:

@@ -1,4 +1,4 @@
-"""The unCLIP refiner as training meets it: encode, loss, repair, save. Wires the rooms beside it, computes nothing itself."""
+"""The unCLIP refiner as training meets it: encode, loss, repair, save. Wires the rooms beside it."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class UnclipRefiner:
         """Puts the frozen parts, and with `whole` the network too, on the device."""
         self._parts.freeze(device, dtype)
         if whole:
-            self._parts.unet.requires_grad_(False).eval().to(device, dtype)  # type: ignore[arg-type]
+            self._parts.unet.requires_grad_(False).eval().to(device, dtype)
 
     def prepare_training(self, condition_dropout: float, source_loss_weight: float) -> None:
         """Encodes the empty prompt and sets up the loss; call it once the parts are placed."""

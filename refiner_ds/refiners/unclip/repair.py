@@ -1,4 +1,4 @@
-"""Repairing: the sampling loop that turns a degraded render and a reference view into a picture, as a diffusers pipeline."""
+"""Repairing: the sampling loop from a degraded render and a reference view to a picture; the pipeline folder."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -10,9 +10,9 @@ from torch import Tensor
 from refiner_ds.batch import to_unit
 from refiner_ds.chance import generator_of
 
-CROP = 64
+CROP = 48
 BATCH = 8
-PEAK_RATE = 3e-3
+PEAK_RATE = 5e-3
 KL_WEIGHT = 1e-6
 
 
@@ -25,11 +25,11 @@ def train_vae(
 ) -> float:
     """Trains on random crops of the pictures and sets `scaling_factor` so that latents have unit variance.
 
-    The loss is the absolute error plus a touch of KL (Rombach et al. 2022, appendix G, without perceptual and
+    The loss is the squared error plus a touch of KL (Rombach et al. 2022, appendix G, without perceptual and
     adversarial terms, which would need other networks).
 
     Args:
-        pictures: each (3, H, W) uint8, sides of at least 64; every eighth is held out.
+        pictures: each (3, H, W) uint8, sides of at least 48; every eighth is held out.
         told: told (step, steps) after every step.
 
     Returns:
@@ -40,11 +40,11 @@ def train_vae(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.05)
     chance = generator_of(seed, "vae")
     torch.manual_seed(seed)
-    vae.train()
+    vae.train().to(memory_format=torch.channels_last)  # about a third faster on a CPU
     for step in range(steps):
         batch = to_unit(torch.stack([_crop(seen[chance.integers(len(seen))], chance) for _ in range(BATCH)]))
         posterior = vae.encode(batch).latent_dist
-        error = (vae.decode(posterior.sample()).sample - batch).abs().mean()
+        error = (vae.decode(posterior.sample()).sample - batch).square().mean()
         optimizer.zero_grad()
         (error + KL_WEIGHT * posterior.kl().mean() / batch[0].numel()).backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -52,7 +52,7 @@ def train_vae(
         schedule.step()
         if told:
             told(step + 1, steps)
-    vae.eval()
+    vae.eval().to(memory_format=torch.contiguous_format)
     with torch.no_grad():
         latents = [vae.encode(_unit(picture, vae)).latent_dist.mode().flatten() for picture in seen[:16]]
     vae.register_to_config(scaling_factor=1.0 / float(torch.cat(latents).std()))

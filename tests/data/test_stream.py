@@ -1,0 +1,158 @@
+"""The stream: the same batches for any workers and from any step on, one crop for all views, broken samples named."""
+
+import os
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from refiner_ds.batch import Batch
+from refiner_ds.data.images import parse_buckets
+from refiner_ds.data.index import read_index
+from refiner_ds.data.manifest import VIEWS, read_manifest
+from refiner_ds.data.order import Draw, Order
+from refiner_ds.data.stream import Split, Stream
+from refiner_ds.errors import UserError
+
+BUCKETS = parse_buckets("1.0:64x64,1.5:96x64")
+GLOBAL_BATCH_SIZE = 4
+STEPS = 6
+
+
+def stream_of(folder, workers=0, micro_batch_size=2, rank=0, num_ranks=1, seed=3) -> Stream:
+    split = Split.of(read_index(folder), "train", folder, BUCKETS, seed)
+    order = Order(split.bucket_of_sample(), GLOBAL_BATCH_SIZE, seed)
+    return Stream(split, order, micro_batch_size, rank, num_ranks, workers)
+
+
+def assert_equal(first: list[Batch], second: list[Batch]) -> None:
+    assert [batch.keys for batch in first] == [batch.keys for batch in second]
+    assert [batch.positions for batch in first] == [batch.positions for batch in second]
+    for one, other in zip(first, second, strict=True):
+        assert all(torch.equal(getattr(one, view), getattr(other, view)) for view in VIEWS)
+
+
+@pytest.fixture(scope="module")
+def batches(shards):
+    """Twelve micro-batches of two, read without workers: what everything else is compared with."""
+    return list(stream_of(shards).batches(0, STEPS))
+
+
+def test_batches_are_aligned_bytes_of_one_bucket(batches):
+    assert len(batches) == STEPS * GLOBAL_BATCH_SIZE // 2
+    for batch in batches:
+        assert len(batch) == 2
+        for view in VIEWS:
+            pictures = getattr(batch, view)
+            assert pictures.dtype == torch.uint8 and pictures.shape == (2, 3, 64, 64)
+            assert float(pictures.float().std()) > 5
+    assert [position for batch in batches for position in batch.positions] == list(range(STEPS * GLOBAL_BATCH_SIZE))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(shards, batches, workers):
+    assert_equal(list(stream_of(shards, workers).batches(0, STEPS)), batches)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_from_a_later_step_goes_on_as_the_whole_does(shards, batches, workers):
+    assert_equal(list(stream_of(shards, workers).batches(4, STEPS)), batches[4 * GLOBAL_BATCH_SIZE // 2 :])
+
+
+def test_ranks_and_micro_batches_do_not_change_the_pictures(shards, batches):
+    of_one_sample = [
+        list(stream_of(shards, micro_batch_size=1, rank=rank, num_ranks=2).batches(0, STEPS)) for rank in range(2)
+    ]
+    found = {batch.positions[0]: batch for stream in of_one_sample for batch in stream}
+    assert sorted(found) == list(range(STEPS * GLOBAL_BATCH_SIZE))
+    for batch in batches:
+        for place, position in enumerate(batch.positions):
+            assert found[position].keys == (batch.keys[place],)
+            assert torch.equal(found[position].render[0], batch.render[place])
+
+
+def test_another_seed_is_another_stream(shards, batches):
+    other = list(stream_of(shards, seed=4).batches(0, STEPS))
+    assert [batch.keys for batch in other] != [batch.keys for batch in batches]
+
+
+def test_all_views_are_cut_at_one_place_that_varies(dataset, pack_dataset, tmp_path):
+    manifest = dataset(tmp_path / "same", [(120, 80)] * 2)
+    for sample in read_manifest(manifest):
+        for view in ("render", "cond"):
+            shutil.copy(sample.files["gt"], sample.files[view])
+    pack_dataset(manifest, tmp_path / "out", val=0)
+    resized = [
+        np.asarray(Image.open(sample.files["gt"]).resize((96, 64), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
+        for sample in read_manifest(manifest)
+    ]
+    places = []
+    for batch in stream_of(tmp_path / "out").batches(0, 15):
+        assert torch.equal(batch.render, batch.gt) and torch.equal(batch.cond, batch.gt)
+        for key, picture in zip(batch.keys, batch.gt.numpy(), strict=True):
+            windows = [x for x in range(33) if np.array_equal(resized[int(key)][:, :, x : x + 64], picture)]
+            assert len(windows) == 1
+            places += windows
+    assert len(set(places)) > 15 and min(places) < 4 and max(places) > 28
+
+
+def test_a_held_out_sample_is_read_at_its_own_size(shards, manifest):
+    split = Split.of(read_index(shards), "val", shards, BUCKETS, 0)
+    assert len(split) == 4
+    for number, sample in enumerate(read_manifest(manifest)[-4:]):
+        batch = split.native(number)
+        assert batch.positions == (number,) and batch.keys == (f"{20 + number:08d}",)
+        for view in VIEWS:
+            expected = np.asarray(Image.open(sample.files[view])).transpose(2, 0, 1)
+            assert np.array_equal(getattr(batch, view)[0].numpy(), expected)
+
+
+def test_a_draw_can_be_read_by_itself(shards, batches):
+    split = stream_of(shards).split
+    draw = stream_of(shards).order.global_batch(0)[1]
+    assert isinstance(draw, Draw)
+    assert torch.equal(split[draw].gt[0], batches[0].gt[1])
+
+
+@pytest.fixture
+def damaged(shards, tmp_path):
+    """Shards whose cond pictures of all training samples are overwritten."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(shards, folder)
+    for shard, entry in read_index(folder).samples("train"):
+        _, offset, size = entry.members["cond"]
+        with (folder / shard).open("r+b") as file:
+            file.seek(offset)
+            file.write(random.Random(0).randbytes(size))
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_sample_is_named_with_its_shard(damaged, workers):
+    stream = stream_of(damaged, workers)
+    draw = stream.order.global_batch(0)[0]
+    shard, entry = stream.split.samples[draw.sample]
+    with pytest.raises(UserError) as caught:
+        next(iter(stream.batches(0, 1)))
+    sentence = str(caught.value)
+    assert sentence.startswith(
+        f"sample {entry.key}.cond.png in {damaged / shard} cannot be used: is no readable picture"
+    )
+    assert sentence.endswith(f"`refiner-ds verify {damaged}` lists all that is broken.")
+
+
+def test_shards_that_end_early_or_are_gone_are_named(shards, tmp_path):
+    folder = tmp_path / "shards"
+    shutil.copytree(shards, folder)
+    split = Split.of(read_index(folder), "val", folder, BUCKETS, 0)
+    shard, entry = split.samples[0]
+    _, offset, size = entry.members["gt"]
+    os.truncate(folder / shard, offset + 100)
+    with pytest.raises(UserError, match=rf"{entry.key}.gt.png in {folder / shard} .* ends after 100 of {size} bytes"):
+        split.native(0)
+    (folder / shard).unlink()
+    with pytest.raises(UserError, match=rf"{entry.key}.render.png in {folder / shard} cannot be used: .*No such file"):
+        Split.of(read_index(folder), "val", folder, BUCKETS, 0).native(0)

@@ -1,0 +1,114 @@
+"""The command line: help at once, promised flags in the guide's spelling, one sentence for a verb that is not there."""
+
+import re
+import time
+
+import pytest
+
+from refiner_ds import __version__
+from refiner_ds.cli import VERBS, main
+
+PROMISED = {
+    "example": ["--frames", "--streets", "--shapes", "--baseline", "--seed"],
+    "base": ["--size"],
+    "pack": ["--val", "--workers", "--shard_size"],
+    "verify": [],
+    "train": [
+        *("--shards", "--pretrained_model_name_or_path", "--output_dir", "--deepspeed_config"),
+        *("--train_batch_size", "--gradient_accumulation_steps", "--num_train_epochs", "--max_train_steps"),
+        *("--mixed_precision", "--checkpointing_steps", "--checkpoints_total_limit", "--resume_from_checkpoint"),
+        *("--validation_epochs", "--learning_rate", "--scale_lr", "--lr_scheduler", "--lr_warmup_steps", "--seed"),
+        *("--tracking_uri", "--source_loss_weight"),
+    ],
+    "export": [],
+    "repair": ["--model", "--render", "--cond", "--manifest", "--output", "--seed"],
+    "evaluate": ["--model", "--manifest", "--shards", "--output"],
+    "quickstart": [],
+}
+"""The flags that DESIGN.md and the guide promise, by verb."""
+
+
+def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--help"])
+    assert caught.value.code == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    return re.sub(r"\x1b\[[0-9;]*m", "", output.out)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"]], ids=" ".join)
+def test_help_takes_less_than_a_second(refiner_ds_command, arguments):
+    seconds = []
+    for _ in range(3):
+        start = time.monotonic()
+        done = refiner_ds_command(*arguments)
+        seconds.append(time.monotonic() - start)
+        assert (done.returncode, done.stderr) == (0, "") and "usage: refiner-ds" in done.stdout
+    assert min(seconds) < 1
+
+
+def test_every_verb_is_promised_and_the_overview_names_each_with_what_it_does(capsys):
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert PROMISED.keys() == VERBS.keys()
+    for verb in VERBS:
+        (line,) = (line for line in lines if line.startswith(f"  {verb} "))
+        assert len(line.split(maxsplit=1)[1]) > 15
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verbs_help_lists_what_is_promised_in_snake_case(verb, capsys):
+    text = help_of(verb, capsys)
+    flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) - {"--help"}
+    assert set(PROMISED[verb]) <= flags
+    assert not [flag for flag in flags if "-" in flag.removeprefix("--")]
+    described = re.findall(r"^[│| ]{1,2}(?:-h, )?(--\w+)", text, re.MULTILINE)
+    negations = {flag for flag in flags if flag.startswith("--no_")}
+    assert sorted(set(described) - {"--help"}) == sorted(flags - negations), "each flag has its line"
+
+
+@pytest.mark.parametrize("spelling", ["--shard_size", "--shard-size"])
+def test_flags_are_understood_with_underscores_and_with_hyphens(dataset, tmp_path, capsys, spelling):
+    manifest = dataset(tmp_path, [(64, 48)] * 2)
+    assert main(["pack", str(manifest), str(tmp_path / "out"), "--val", "1", spelling, "0"]) == 2
+    assert "--shard_size 0 and --workers 2 must be at least 1" in capsys.readouterr().err
+
+
+def test_what_the_deepspeed_launcher_adds_is_no_flag_of_a_verb(tmp_path, capsys):
+    assert main(["verify", "--local_rank=1", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"refiner-ds verify: shards {tmp_path} has no readable index.json")
+
+
+@pytest.mark.parametrize("verb", ["pakc", "Train", "--val"])
+def test_a_verb_that_is_not_there_gets_one_sentence_and_the_list(verb, capsys):
+    assert main([verb]) == 2
+    output = capsys.readouterr()
+    assert output.out == "" and len(output.err.splitlines()) == 1
+    assert output.err == f"refiner-ds: there is no verb '{verb}'; there are {', '.join(VERBS)}.\n"
+
+
+def test_no_verb_at_all_shows_the_overview_and_is_no_success(capsys):
+    assert main([]) == 2
+    assert "usage: refiner-ds VERB" in capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys, refiner_ds_command):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"refiner-ds {__version__}\n"
+    assert refiner_ds_command("--version").stdout == f"refiner-ds {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["pack"], "refiner-ds pack --help"),
+        (["pack", "m", "o", "--vall", "1"], "--vall"),
+        (["base", "o", "--size", "x"], "tiny"),
+    ],
+)
+def test_arguments_that_do_not_parse_exit_with_2_and_name_what_is_wrong(arguments, word, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert word in capsys.readouterr().err
