@@ -9,7 +9,11 @@ ensure_environment() {
     }
     if [ ! -x "$venv/bin/python" ]; then
         echo "making a virtual environment in .venv"
-        "$python" -m venv "$venv"
+        "$python" -m venv "$venv" || {
+            rm -rf "$venv"
+            echo "this Python cannot make virtual environments; install its venv module (Debian: apt install python3-venv)" >&2
+            return 2
+        }
     fi
     export PATH=$venv/bin:$PATH
     stamp=$venv/installed-$(cat "$REPO/setup.py" <(echo "$extras") | sha256sum | cut -c1-12)

@@ -70,7 +70,7 @@ def test_the_readme_tells_every_verb_and_every_folder():
         assert (REPO / "refiner_ds" / name).exists(), name
 
 
-@pytest.mark.parametrize("script", sorted(REPO.glob("launch/*.sh")) + [REPO / ".ci/run"], ids=lambda path: path.name)
+@pytest.mark.parametrize("script", [*sorted(REPO.glob("launch/*.sh")), REPO / ".ci/run"], ids=lambda path: path.name)
 def test_scripts_are_sound_shell(script):
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
 

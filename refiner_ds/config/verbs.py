@@ -124,10 +124,10 @@ class Train:
     """latest continues from the newest complete checkpoint of output_dir, if there is one; else a checkpoint folder."""
     validation_epochs: int = 5
     """Epochs between validations on the held-out split; one is always made at the end. Zero makes none."""
-    validation_guidance_scale: float = 10.0
-    """Guidance of the repaired validation pictures."""
-    validation_steps: int = 20
-    """Sampling steps of the repaired validation pictures."""
+    validation_steps: int | None = None
+    """Sampling steps of validation; the base's own where not given, 20 unless it says otherwise."""
+    validation_guidance_scale: float | None = None
+    """Guidance of validation; the base's own where not given, 10 unless it says otherwise."""
     logging_steps: int = 10
     """Optimizer steps between two readings of the losses; every step's figures are written all the same."""
     buckets: str = BUCKETS
@@ -168,10 +168,10 @@ class Repair:
     """Reference photograph from a nearby view, of the render's size."""
     manifest: Path | None = None
     """JSON file with aligned lists render and cond, instead of one picture."""
-    num_inference_steps: int = 20
-    """Sampling steps."""
-    guidance_scale: float = 10.0
-    """Guidance between the good and the bad prompt; 1 leaves the bad one out and takes half the time."""
+    num_inference_steps: int | None = None
+    """Sampling steps; the refiner's own where not given, 20 unless its folder says otherwise."""
+    guidance_scale: float | None = None
+    """Guidance from the bad to the good prompt, the refiner's own (10) where not given; 1 is none, at half the time."""
     seed: int = 0
     """Seed of the starting noise, drawn per picture."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
@@ -192,10 +192,10 @@ class Evaluate:
     """Or a folder that pack wrote, whose validation split is taken."""
     run: Path | None = None
     """Output folder of the training run, whose loss curve goes into the report."""
-    num_inference_steps: int = 20
-    """Sampling steps."""
-    guidance_scale: float = 10.0
-    """Guidance between the good and the bad prompt; 1 leaves the bad one out and takes half the time."""
+    num_inference_steps: int | None = None
+    """Sampling steps; the refiner's own where not given, 20 unless its folder says otherwise."""
+    guidance_scale: float | None = None
+    """Guidance from the bad to the good prompt, the refiner's own (10) where not given; 1 is none, at half the time."""
     seed: int = 0
     """Seed of the starting noise, drawn per picture."""
     device: Literal["auto", "cuda", "cpu"] = "auto"

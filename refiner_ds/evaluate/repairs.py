@@ -1,13 +1,14 @@
 """Repairing held-out samples and comparing: what validation during training and the verb `evaluate` share."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from refiner_ds.batch import Batch
+from refiner_ds.chance import key_of
 from refiner_ds.evaluate.metrics import compare
-from refiner_ds.refiners.protocol import Refiner
+from refiner_ds.refiners.protocol import Refiner, Sampling
 
 METRICS = ("psnr", "ssim")
 
@@ -22,27 +23,12 @@ class Repaired:
     repaired_metrics: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How to repair: sampling steps, guidance, and the seed of the starting noise."""
-
-    num_inference_steps: int
-    guidance_scale: float
-    seed: int
-
-
-def repair_all(
-    refiner: Refiner, samples: Iterable[Batch], sampling: Sampling, told: Callable[[], None] | None = None
-) -> Iterator[Repaired]:
+def repair_all(refiner: Refiner, samples: Iterable[Batch], sampling: Sampling, seed: int) -> Iterator[Repaired]:
     """Repairs batches of one sample each; noise depends on seed and position alone, so figures compare across steps."""
     for batch in samples:
-        seed = sampling.seed * 1_000_003 + batch.positions[0]
-        picture = refiner.repair(
-            batch.render, batch.cond, [seed], sampling.num_inference_steps, sampling.guidance_scale
-        ).cpu()
+        own_seed = key_of(seed, "evaluate", batch.positions[0])
+        picture = refiner.repair(batch.render, batch.cond, [own_seed], sampling).cpu()
         yield Repaired(batch, picture, compare(batch.render, batch.gt), compare(picture, batch.gt))
-        if told:
-            told()
 
 
 def means(samples: list[Repaired]) -> dict[str, dict[str, float]]:

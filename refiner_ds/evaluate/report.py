@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from refiner_ds.evaluate.curve import loss_curve
-from refiner_ds.evaluate.repairs import Repaired, Sampling
+from refiner_ds.evaluate.repairs import Repaired
+from refiner_ds.refiners.protocol import Sampling
 
 CSS = """
 :root { color-scheme: light dark; --line: #8884; --soft: #888; --good: #2a9d5c; --bad: #c8553d; }
@@ -37,9 +38,10 @@ def write_report(
     losses: Mapping[int, float],
     model: str,
     sampling: Sampling,
+    seed: int,
 ) -> None:
     """Writes the report of one evaluation; `losses` by step may be empty, and then there is no curve."""
-    how = f"{sampling.num_inference_steps} steps, guidance {sampling.guidance_scale:g}, seed {sampling.seed}"
+    how = f"{sampling.num_inference_steps} steps, guidance {sampling.guidance_scale:g}, seed {seed}"
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Refiner report</title>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",

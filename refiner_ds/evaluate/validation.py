@@ -8,8 +8,8 @@ from torch import Tensor
 
 from refiner_ds.data.stream import Split
 from refiner_ds.evaluate.pictures import side_by_side
-from refiner_ds.evaluate.repairs import METRICS, Sampling, repair_all
-from refiner_ds.refiners.protocol import Refiner
+from refiner_ds.evaluate.repairs import METRICS, repair_all
+from refiner_ds.refiners.protocol import Refiner, Sampling
 from refiner_ds.world import World
 
 PICTURES = 4
@@ -21,6 +21,7 @@ def validate(
     split: Split,
     world: World,
     sampling: Sampling,
+    seed: int,
     sum_over_ranks: Callable[[Tensor], Tensor],
     device: torch.device,
     folder: Path,
@@ -35,7 +36,7 @@ def validate(
     network.eval()
     sums = torch.zeros(2 * len(METRICS), dtype=torch.float64, device=device)
     samples = (split.native(i) for i in world.share(len(split)))
-    for repaired in repair_all(refiner, samples, sampling):
+    for repaired in repair_all(refiner, samples, sampling, seed):
         figures = [repaired.repaired_metrics[n] for n in METRICS] + [repaired.render_metrics[n] for n in METRICS]
         sums += torch.tensor(figures, dtype=torch.float64, device=device)
         if repaired.batch.positions[0] < PICTURES:

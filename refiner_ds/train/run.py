@@ -19,7 +19,6 @@ from refiner_ds.config.verbs import Train
 from refiner_ds.data.images import Bucket
 from refiner_ds.data.stream import Split, Stream
 from refiner_ds.errors import UserError
-from refiner_ds.evaluate.repairs import Sampling
 from refiner_ds.evaluate.validation import validate
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.tracking.journal import Journal
@@ -118,7 +117,7 @@ def _hooks(plan: Plan, refiner: UnclipRefiner, engine: Engine, console: Console,
         "stage": plan.resolved.stage,
     }
     held_out = Split.of(plan.index, "val", flags.shards, plan.split.buckets, flags.seed)
-    sampling = Sampling(flags.validation_steps, flags.validation_guidance_scale, flags.seed)
+    sampling = refiner.sampling.but(flags.validation_steps, flags.validation_guidance_scale)
 
     def log(step: int, metrics: dict[str, float]) -> None:
         console.step(step, metrics)
@@ -130,7 +129,9 @@ def _hooks(plan: Plan, refiner: UnclipRefiner, engine: Engine, console: Console,
 
     def check(step: int) -> None:
         folder = flags.output_dir / "validation" / f"step-{step:08d}"
-        metrics, pictures = validate(refiner, held_out, world, sampling, engine.sum_over_ranks, engine.device, folder)
+        metrics, pictures = validate(
+            refiner, held_out, world, sampling, flags.seed, engine.sum_over_ranks, engine.device, folder
+        )
         console.say(
             f"validation at step {step}: repaired {metrics['val/psnr']:.2f} dB, SSIM {metrics['val/ssim']:.4f} "
             f"(render {metrics['val/render_psnr']:.2f} dB, {metrics['val/render_ssim']:.4f}) on {len(held_out)} samples"

@@ -10,7 +10,7 @@ from refiner_ds.data.manifest import VIEWS, read_manifest
 from refiner_ds.data.stream import Split
 from refiner_ds.errors import UserError
 from refiner_ds.evaluate.pictures import sheet
-from refiner_ds.evaluate.repairs import Sampling, means, repair_all
+from refiner_ds.evaluate.repairs import means, repair_all
 from refiner_ds.evaluate.report import write_report
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.tracking.journal import read_metrics
@@ -27,10 +27,10 @@ def run(options: Evaluate) -> None:
     count, batches = _samples(options)
     refiner = UnclipRefiner(str(options.model))
     place(refiner, options.device)
-    sampling = Sampling(options.num_inference_steps, options.guidance_scale, options.seed)
+    sampling = refiner.sampling.but(options.num_inference_steps, options.guidance_scale)
     repaired = []
     with progress_bar() as tell:
-        for sample in repair_all(refiner, batches, sampling):
+        for sample in repair_all(refiner, batches, sampling, options.seed):
             repaired.append(sample)
             tell("evaluating", len(repaired), count)
     figures = means(repaired)
@@ -39,7 +39,7 @@ def run(options: Evaluate) -> None:
     (options.output / "metrics.json").write_text(content, encoding="utf-8")
     sheet(repaired[:ON_SHEET]).save(options.output / "pictures.png")
     curve = read_metrics(options.run).get("train/loss", {}) if options.run else {}
-    write_report(options.output / "report.html", repaired, figures, curve, str(options.model), sampling)
+    write_report(options.output / "report.html", repaired, figures, curve, str(options.model), sampling, options.seed)
     for name, values in figures.items():
         print(f"{name:<9} PSNR {values['psnr']:6.2f} dB   SSIM {values['ssim']:.4f}")
     print(f"{count} samples; report in {options.output / 'report.html'}")

@@ -19,6 +19,7 @@ def run(options: Repair) -> None:
     """Repairs and writes PNG files."""
     jobs = _jobs(options)
     refiner = UnclipRefiner(str(options.model))
+    sampling = refiner.sampling.but(options.num_inference_steps, options.guidance_scale)
     place(refiner, options.device)
     with progress_bar() as tell:
         for number, (render_path, cond_path, output) in enumerate(jobs):
@@ -28,7 +29,7 @@ def run(options: Repair) -> None:
                     f"{render_path} is {_size(render)} and its reference {cond_path} is {_size(cond)}, so their "
                     "latents do not align; resize one to the other's size."
                 )
-            picture = refiner.repair(render, cond, [options.seed], options.num_inference_steps, options.guidance_scale)
+            picture = refiner.repair(render, cond, [options.seed], sampling)
             output.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture[0].permute(1, 2, 0).cpu().numpy()).save(output)
             tell("repairing", number + 1, len(jobs))

@@ -9,8 +9,9 @@ from refiner_ds.data.images import parse_buckets
 from refiner_ds.data.index import read_index
 from refiner_ds.data.stream import Split
 from refiner_ds.evaluate.metrics import CEILING_DB, compare
-from refiner_ds.evaluate.repairs import Sampling, means, repair_all
+from refiner_ds.evaluate.repairs import means, repair_all
 from refiner_ds.evaluate.validation import validate
+from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.world import World
 
 
@@ -38,7 +39,7 @@ class Echo:
 
     network = torch.nn.Identity()
 
-    def repair(self, render, cond, seeds, num_inference_steps, guidance_scale):
+    def repair(self, render, cond, seeds, sampling):
         self.seeds = [*getattr(self, "seeds", []), *seeds]
         return cond
 
@@ -47,7 +48,7 @@ def test_the_means_are_those_of_the_samples():
     batch = Batch(_random(0), _random(1), _random(1), (0,), ("a",))
     other = Batch(_random(2), _random(3), _random(4), (1,), ("b",))
     refiner = Echo()
-    samples = list(repair_all(refiner, [batch, other], Sampling(1, 1.0, 0)))
+    samples = list(repair_all(refiner, [batch, other], Sampling(1, 1.0), 0))
     figures = means(samples)
     assert figures["repaired"]["psnr"] == pytest.approx((CEILING_DB + compare(_random(4), _random(3))["psnr"]) / 2)
     assert figures["render"]["psnr"] == pytest.approx(np.mean([s.render_metrics["psnr"] for s in samples]))
@@ -64,9 +65,9 @@ def test_ranks_together_validate_every_held_out_sample_once(shards, tmp_path):
 
     refiner = Echo()
     for rank in range(3):
-        validate(refiner, split, World(rank, 3), Sampling(1, 1.0, 0), collect, torch.device("cpu"), tmp_path / "three")
+        validate(refiner, split, World(rank, 3), Sampling(1, 1.0), 0, collect, torch.device("cpu"), tmp_path / "three")
     alone, pictures = validate(
-        Echo(), split, World(), Sampling(1, 1.0, 0), lambda v: v, torch.device("cpu"), tmp_path / "one"
+        Echo(), split, World(), Sampling(1, 1.0), 0, lambda v: v, torch.device("cpu"), tmp_path / "one"
     )
     together = sum(sums) / len(split)
     assert together[0].item() == pytest.approx(alone["val/psnr"]) and together[3].item() == pytest.approx(

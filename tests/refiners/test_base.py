@@ -1,4 +1,4 @@
-"""Base checkpoints: in the layout that diffusers loads, with the real shapes where they are asked for, and refused in words."""
+"""Base checkpoints: in the layout that diffusers loads, with the real shapes if asked for, and refused in words."""
 
 import json
 import shutil
@@ -93,7 +93,7 @@ def test_parts_that_do_not_fit_are_told_with_both_dimensions(broken):
     content = json.loads(config.read_text())
     content["projection_class_embeddings_input_dim"] = 1536
     config.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="1536.*64.*do not fit"):
+    with pytest.raises(UserError, match=r"1536.*64.*do not fit"):
         load_parts(str(broken))
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 
 
@@ -24,7 +25,7 @@ def pictures():
 
 def test_a_picture_of_any_size_keeps_it_and_its_seed_decides_it(refiner, pictures):
     render, cond = pictures[:, :1]
-    first, again, other = (refiner.repair(render, cond, [seed], 3, 3.0) for seed in (7, 7, 8))
+    first, again, other = (refiner.repair(render, cond, [seed], Sampling(3, 3.0)) for seed in (7, 7, 8))
     assert first.shape == render.shape and first.dtype == torch.uint8
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -32,16 +33,16 @@ def test_a_picture_of_any_size_keeps_it_and_its_seed_decides_it(refiner, picture
 
 def test_a_picture_does_not_depend_on_its_companions(refiner, pictures):
     render, cond = pictures
-    together = refiner.repair(render, cond, [1, 2], 3, 3.0)
-    alone = refiner.repair(render[1:], cond[1:], [2], 3, 3.0)
+    together = refiner.repair(render, cond, [1, 2], Sampling(3, 3.0))
+    alone = refiner.repair(render[1:], cond[1:], [2], Sampling(3, 3.0))
     assert (together[1:].int() - alone.int()).abs().max() <= 1
 
 
 def test_render_and_reference_both_matter(refiner, pictures):
     render, cond = pictures[:, :1]
-    base = refiner.repair(render, cond, [1], 3, 1.0)
-    assert not torch.equal(base, refiner.repair(render, 255 - cond, [1], 3, 1.0))
-    assert not torch.equal(base, refiner.repair(255 - render, cond, [1], 3, 1.0))
+    base = refiner.repair(render, cond, [1], Sampling(3, 1.0))
+    assert not torch.equal(base, refiner.repair(render, 255 - cond, [1], Sampling(3, 1.0)))
+    assert not torch.equal(base, refiner.repair(255 - render, cond, [1], Sampling(3, 1.0)))
 
 
 @pytest.mark.parametrize(("guidance", "rows"), [(10.0, 4), (1.0, 2)])
@@ -49,7 +50,7 @@ def test_twenty_steps_are_21_calls_whose_source_row_is_the_clean_reference(refin
     calls = []
     hook = refiner.network.register_forward_pre_hook(lambda module, args: calls.append(args))
     render, cond = pictures[:, :1]
-    refiner.repair(render, cond, [1], 20, guidance)
+    refiner.repair(render, cond, [1], Sampling(20, guidance))
     hook.remove()
     assert len(calls) == 21
     for sample, timesteps in calls:

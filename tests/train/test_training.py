@@ -1,4 +1,4 @@
-"""Training as a user starts it, two ranks on the CPU: it learns, shards, tracks, stops, resumes, exports and repairs."""
+"""Training as a user starts it, two ranks on the CPU: it learns, shards, tracks, resumes, exports and repairs."""
 
 import json
 

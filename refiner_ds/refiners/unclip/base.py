@@ -16,7 +16,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from refiner_ds.refiners.unclip.parts import Parts
+from refiner_ds.refiners.protocol import Sampling
+from refiner_ds.refiners.unclip.parts import Parts, write_sampling
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Shapes:
     vision_size: int
     embedding: int
     sample_size: int
+    timestep_spacing: str
+    sampling: Sampling
 
 
 FULL = Shapes(
@@ -49,6 +52,7 @@ FULL = Shapes(
     vae_channels=(128, 256, 512, 512), vae_layers=2,
     text_width=1024, text_layers=23, text_heads=16, vocabulary=49408,
     vision_width=1280, vision_layers=32, vision_heads=16, vision_patch=14, vision_size=224, embedding=1024,
+    timestep_spacing="leading", sampling=Sampling(),
 )  # fmt: skip
 """Stable Diffusion 2.1 unCLIP: 870 M parameters in the UNet with its 8 input channels, ViT-H as image encoder."""
 
@@ -58,9 +62,12 @@ TINY = Shapes(
     vae_channels=(16, 32, 64), vae_layers=1,
     text_width=32, text_layers=2, text_heads=2, vocabulary=514,
     vision_width=32, vision_layers=2, vision_heads=2, vision_patch=8, vision_size=64, embedding=32,
+    timestep_spacing="trailing", sampling=Sampling(num_inference_steps=1, guidance_scale=1.0),
 )  # fmt: skip
 """For a CPU. The VAE halves the sides twice, not three times: at four channels it could not show a street otherwise.
-The UNet's top level does without attention, which would take more than half of all time."""
+The UNet's top level does without attention, which would take more than half of all time. One sampling step from the very
+last timestep gives the mean of what the picture may be: more steps add detail that minutes of training have not taught it,
+and its text encoder has never read a word that guidance could use."""
 
 
 def make_parts(shapes: Shapes, seed: int, folder: Path) -> Parts:
@@ -80,6 +87,7 @@ def make_parts(shapes: Shapes, seed: int, folder: Path) -> Parts:
             skip_prk_steps=True,
             set_alpha_to_one=False,
             steps_offset=1,
+            timestep_spacing=shapes.timestep_spacing,
         ),
         feature_extractor=CLIPImageProcessor(
             size={"shortest_edge": shapes.vision_size},
@@ -88,12 +96,14 @@ def make_parts(shapes: Shapes, seed: int, folder: Path) -> Parts:
         image_encoder=CLIPVisionModelWithProjection(_vision_config(shapes)),
         image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=shapes.embedding),
         image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+        sampling=shapes.sampling,
     )
 
 
 def save_base(parts: Parts, folder: Path) -> None:
     """Writes the folder that `StableUnCLIPImg2ImgPipeline.from_pretrained` loads, in fp32 safetensors."""
     StableUnCLIPImg2ImgPipeline(**parts.as_dict()).save_pretrained(folder, safe_serialization=True)
+    write_sampling(folder, parts.sampling)
 
 
 def _unet(shapes: Shapes) -> UNet2DConditionModel:

@@ -1,7 +1,7 @@
 """The parts of a checkpoint in the layout of stable-diffusion-2-1-unclip: loading them, refusing what is not one."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,13 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from refiner_ds.errors import UserError
+from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.quiet import hush
 
 INDEX = "model_index.json"
+SAMPLING = "sampling.json"
+"""How the checkpoint is meant to be sampled; without it, GaussianRefiner's 20 steps and guidance 10."""
+
 NAMES = (
     "vae",
     "text_encoder",
@@ -43,6 +47,7 @@ class Parts:
     image_encoder: CLIPVisionModelWithProjection
     image_normalizer: StableUnCLIPImageNormalizer
     image_noising_scheduler: DDPMScheduler
+    sampling: Sampling = field(default_factory=Sampling)
 
     def as_dict(self) -> dict[str, Any]:
         """The parts by name, as a diffusers pipeline registers them."""
@@ -76,12 +81,22 @@ def load_parts(base: str) -> Parts:
             image_encoder=CLIPVisionModelWithProjection.from_pretrained(folder, subfolder="image_encoder"),
             image_normalizer=StableUnCLIPImageNormalizer.from_pretrained(folder, subfolder="image_normalizer"),
             image_noising_scheduler=_scheduler(folder, "image_noising_scheduler"),
+            sampling=_read_sampling(Path(folder) / SAMPLING),
         )
     except UserError:
         raise
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"base {base} cannot be loaded ({reason}); download or make it again.") from error
+
+
+def write_sampling(folder: Path, sampling: Sampling) -> None:
+    """Notes beside the parts how they are meant to be sampled."""
+    (folder / SAMPLING).write_text(json.dumps(asdict(sampling)) + "\n", encoding="utf-8")
+
+
+def _read_sampling(path: Path) -> Sampling:
+    return Sampling(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else Sampling()
 
 
 def _folder(base: str) -> str:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from refiner_ds.batch import Batch
+from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.encode import Encoder, Features
 from refiner_ds.refiners.unclip.network import make_refiner
 from refiner_ds.refiners.unclip.objective import Objective, draw
-from refiner_ds.refiners.unclip.parts import load_parts
+from refiner_ds.refiners.unclip.parts import load_parts, write_sampling
 from refiner_ds.refiners.unclip.repair import UnclipRefinerPipeline, repair
 
 
@@ -37,6 +38,11 @@ class UnclipRefiner:
     def crop_factor(self) -> int:
         """Sides of training crops must be multiples of this many pixels."""
         return self._encoder.factor
+
+    @property
+    def sampling(self) -> Sampling:
+        """How this refiner is meant to be sampled: as its folder says, else 20 steps with guidance 10."""
+        return self._parts.sampling
 
     def place(self, device: torch.device, dtype: torch.dtype, whole: bool = False) -> None:
         """Puts the frozen parts, and with `whole` the network too, on the device."""
@@ -74,14 +80,13 @@ class UnclipRefiner:
         )
         return self._objective.losses(network, dtype, features, draws)
 
-    def repair(
-        self, render: Tensor, cond: Tensor, seeds: list[int], num_inference_steps: int, guidance_scale: float
-    ) -> Tensor:
+    def repair(self, render: Tensor, cond: Tensor, seeds: list[int], sampling: Sampling) -> Tensor:
         """(B, 3, H, W) uint8 renders and references to repaired pictures of the same shape."""
-        return repair(self._parts, self._encoder, render, cond, seeds, num_inference_steps, guidance_scale)
+        return repair(self._parts, self._encoder, render, cond, seeds, sampling)
 
     def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
         """Writes the whole pipeline in fp32 safetensors; `weights` are taken for the network instead of its own."""
         if weights is not None:
             self._parts.unet.load_state_dict(weights)
         UnclipRefinerPipeline(**self._parts.as_dict()).save_pretrained(folder, safe_serialization=True)
+        write_sampling(folder, self.sampling)

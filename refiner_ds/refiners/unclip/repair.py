@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from refiner_ds.batch import to_bytes
 from refiner_ds.chance import key_of
+from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.encode import Encoder
 from refiner_ds.refiners.unclip.network import pairs_of, rows_of
 from refiner_ds.refiners.unclip.objective import ClassVector
@@ -55,8 +56,7 @@ def repair(
     render: Tensor,
     cond: Tensor,
     seeds: Sequence[int],
-    num_inference_steps: int = 20,
-    guidance_scale: float = 10.0,
+    sampling: Sampling,
     told: Callable[[], None] | None = None,
 ) -> Tensor:
     """Repairs B renders, each with its reference view; every picture's noise is drawn from its own seed.
@@ -85,7 +85,8 @@ def repair(
     target = torch.stack([torch.randn(source.shape[1:], generator=g, device=device) for g in generators])
     noise = torch.stack([torch.randn(embedding.shape[1:], generator=g, device=device) for g in generators])
 
-    halves = 2 if guidance_scale != 1.0 else 1
+    guidance = sampling.guidance_scale
+    halves = 2 if guidance != 1.0 else 1
     vector = ClassVector(parts, device)(embedding, noise)
     vectors = torch.cat([torch.zeros_like(vector), vector][-halves:])
     text = encoder.text([NEGATIVE_PROMPT, PROMPT][-halves:]).repeat_interleave(2 * len(source), dim=0)
@@ -95,7 +96,7 @@ def repair(
         "class_labels": rows_of(vectors, vectors).to(dtype),
     }
     scheduler = type(parts.scheduler).from_config(parts.scheduler.config)  # the sampler's memory belongs to this call
-    scheduler.set_timesteps(num_inference_steps, device=device)
+    scheduler.set_timesteps(sampling.num_inference_steps, device=device)
     target = target * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         scaled = scheduler.scale_model_input(target, timestep)
@@ -105,7 +106,7 @@ def repair(
         _, predicted = pairs_of(parts.unet(latents, timesteps, **conditions).sample.float())
         if halves == 2:
             bad, good = predicted.chunk(2)
-            predicted = bad + guidance_scale * (good - bad)
+            predicted = bad + guidance * (good - bad)
         target = scheduler.step(predicted, timestep, target).prev_sample
         if told:
             told()
