@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, module = VERBS[verb]
     # the deepspeed launcher adds --local_rank=N to every rank's arguments, and LOCAL_RANK says the same
     rest = [argument for argument in rest if not argument.startswith("--local_rank")]
-    parsed: Any = tyro.cli(options, args=rest, prog=f"refiner-ds {verb}", use_underscores=True)
     try:
+        parsed: Any = tyro.cli(options, args=rest, prog=f"refiner-ds {verb}", use_underscores=True)
         return importlib.import_module(module).run(parsed) or 0
     except UserError as error:
         print(f"refiner-ds {verb}: {error}", file=sys.stderr, flush=True)

@@ -39,17 +39,23 @@ def world_from(environment: Mapping[str, str]) -> World:
             f"RANK={rank} is outside a world of WORLD_SIZE={size}, so this process has no share of the data; "
             "start the job with torchrun, deepspeed or accelerate launch, which set both."
         )
-    local_rank = int(environment.get("LOCAL_RANK", 0))
+    local_rank = _integer(environment, "LOCAL_RANK", "0")
     # torchrun and accelerate name it LOCAL_WORLD_SIZE, the deepspeed launcher LOCAL_SIZE
-    local_size = int(environment.get("LOCAL_WORLD_SIZE") or environment.get("LOCAL_SIZE") or size)
+    name = "LOCAL_WORLD_SIZE" if environment.get("LOCAL_WORLD_SIZE") else "LOCAL_SIZE"
+    local_size = _integer(environment, name, str(size))
+    if local_rank >= local_size:
+        raise UserError(
+            f"LOCAL_RANK={local_rank} is outside a node of {name}={local_size} processes, so this one has no device; "
+            "start the job with torchrun, deepspeed or accelerate launch, which set both."
+        )
     return World(rank, size, local_rank, local_size)
 
 
-def _integer(environment: Mapping[str, str], name: str) -> int:
-    value = environment.get(name)
+def _integer(environment: Mapping[str, str], name: str, default: str | None = None) -> int:
+    value = environment.get(name, default)
     if value is None or not value.isdecimal():
         raise UserError(
             f"the environment variable {name} is {value!r}, so this process cannot tell its place among the ranks; "
-            f"let a launcher set RANK and WORLD_SIZE, or unset both to train on one device."
+            "let a launcher set it beside RANK and WORLD_SIZE, or unset both to train on one device."
         )
     return int(value)

@@ -68,6 +68,15 @@ def test_a_verbs_help_lists_what_is_promised_in_snake_case(verb, capsys):
     assert sorted(set(described) - {"--help"}) == sorted(flags - negations), "each flag has its line"
 
 
+@pytest.mark.parametrize(
+    ("verb", "names"),
+    [("pack", "MANIFEST OUT"), ("verify", "SHARDS"), ("export", "CHECKPOINT OUT"), ("example", "OUT"), ("base", "OUT")],
+)
+def test_help_calls_positional_arguments_by_what_they_are(verb, names, capsys):
+    usage = help_of(verb, capsys).splitlines()[0]
+    assert f"{names} " in f"{usage} " and "PATH" not in usage.split(" [--")[0]
+
+
 @pytest.mark.parametrize("spelling", ["--shard_size", "--shard-size"])
 def test_flags_are_understood_with_underscores_and_with_hyphens(dataset, tmp_path, capsys, spelling):
     manifest = dataset(tmp_path, [(64, 48)] * 2)

@@ -12,7 +12,7 @@ import refiner_ds
 PACKAGE = "refiner_ds"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("", "errors"),
-    ("chance", "world", "batch", "config"),
+    ("chance", "world", "batch", "config", "folders"),
     ("data", "refiners", "checkpoint", "tracking"),
     ("train", "evaluate"),
     ("cli", "__main__", "verbs", "train.run", "train.plan", "train.__main__"),

@@ -1,7 +1,6 @@
 """How checkpoints lie in a run's folder, and the one predicate that says which of them are complete."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,14 @@ from typing import Any
 COMMIT = "commit.json"
 """Written last, after everything else is on disk: lists the files with their sizes, and says what the checkpoint is."""
 
-_NAME = re.compile(r"checkpoint-(\d+)")
-
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint: its folder, the number of completed optimizer steps, and the content of its commit."""
+    """A complete checkpoint: its folder, completed optimizer steps, time of writing (Unix seconds), and its commit."""
 
     path: Path
     step: int
+    written: float
     commit: dict[str, Any]
 
 
@@ -27,19 +25,19 @@ def name_of(step: int) -> str:
 
 
 def read(path: Path) -> Checkpoint | None:
-    """The checkpoint in a folder if it is complete: committed, and every file has the size it was committed with."""
-    match = _NAME.fullmatch(path.name)
+    """The checkpoint in a folder if it is complete: every file has the size, and the folder the name, of its commit."""
     try:
         commit = json.loads((path / COMMIT).read_text(encoding="utf-8"))
+        step, written = int(commit["step"]), float(commit["time"])
         sizes = {name: (path / name).stat().st_size for name in commit["files"]}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if match is None or sizes != commit["files"]:
+    if path.name != name_of(step) or sizes != commit["files"]:
         return None
-    return Checkpoint(path, int(match[1]), commit)
+    return Checkpoint(path, step, written, commit)
 
 
 def complete_checkpoints(folder: Path) -> list[Checkpoint]:
-    """All complete checkpoints of a run's folder, oldest first."""
+    """All complete checkpoints of a run's folder, in the order in which they were written."""
     found = [read(path) for path in folder.glob("checkpoint-*")]
-    return sorted((checkpoint for checkpoint in found if checkpoint), key=lambda c: c.step)
+    return sorted((checkpoint for checkpoint in found if checkpoint), key=lambda c: (c.written, c.step))

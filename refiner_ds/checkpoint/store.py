@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ from typing import Any, Protocol
 from refiner_ds.checkpoint.layout import COMMIT, complete_checkpoints, name_of
 from refiner_ds.checkpoint.retention import surplus
 from refiner_ds.world import World
+
+WRITING, DELETING = ".writing-", ".deleting-"
 
 
 class Writer(Protocol):
@@ -37,45 +40,49 @@ def save(
         facts: what the commit says beside step and files: number of ranks, precision, base, data digest, ...
         warn: told when a checkpoint that is no longer needed cannot be deleted; training goes on.
     """
-    scratch = folder / f".writing-{name_of(step)}"
+    scratch = folder / f"{WRITING}{name_of(step)}"
     if world.is_main:
-        shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed while saving
+        _sweep(folder)
     writer.barrier()
     writer.save(folder, scratch.name)
     writer.barrier()
     if world.is_main:
-        _commit(scratch, folder / name_of(step), step, facts)
+        _commit(scratch, folder / name_of(step), {"step": step, "time": time.time(), **facts}, warn)
         for old in surplus([checkpoint.step for checkpoint in complete_checkpoints(folder)], total_limit):
-            try:
-                _delete(folder / name_of(old))
-            except OSError as error:
-                warn(f"checkpoint {folder / name_of(old)} could not be deleted ({error}); delete it by hand")
+            _delete(folder / name_of(old), warn)
     writer.barrier()
 
 
-def _commit(scratch: Path, final: Path, step: int, facts: dict[str, Any]) -> None:
+def _commit(scratch: Path, final: Path, facts: dict[str, Any], warn: Callable[[str], None]) -> None:
     """Syncs every file, writes the commit and renames the folder to its final name."""
     files = sorted(path for path in scratch.rglob("*") if path.is_file())
     for path in files:
         _sync(path)
     sizes = {str(path.relative_to(scratch)): path.stat().st_size for path in files}
-    (scratch / COMMIT).write_text(
-        json.dumps({"step": step, **facts, "files": sizes}, indent=1) + "\n", encoding="utf-8"
-    )
+    (scratch / COMMIT).write_text(json.dumps({**facts, "files": sizes}, indent=1) + "\n", encoding="utf-8")
     _sync(scratch / COMMIT)
     _sync(scratch)
     if final.exists():  # a run that was continued from an older checkpoint comes by again
-        _delete(final)
+        _delete(final, warn)
     scratch.rename(final)
     _sync(final.parent)
 
 
-def _delete(path: Path) -> None:
+def _delete(path: Path, warn: Callable[[str], None]) -> None:
     """Renames before deleting, so that a half-deleted checkpoint never has a checkpoint's name."""
-    doomed = path.with_name(f".deleting-{path.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
-    path.rename(doomed)
-    shutil.rmtree(doomed)
+    doomed = path.with_name(f"{DELETING}{path.name}")
+    try:
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+    except OSError as error:
+        warn(f"checkpoint {path} could not be deleted ({error}); delete it by hand")
+
+
+def _sweep(folder: Path) -> None:
+    """Clears what a killed run was writing or deleting; complete checkpoints never have such names."""
+    for prefix in (WRITING, DELETING):
+        for left in folder.glob(f"{prefix}checkpoint-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -11,6 +11,8 @@ from refiner_ds.errors import UserError
 
 Precision = Literal["no", "fp16", "bf16"]
 AUTO = "auto"
+SECTIONS = ("bf16", "fp16", "zero_optimization", "optimizer", "torch_autocast", "checkpoint")
+"""The sections that are read here."""
 BUCKET_ELEMENTS = 100_000_000
 """Elements reduced at once where the JSON says auto; the UNet's largest tensor has 29.5 M."""
 
@@ -58,6 +60,7 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
     Raises:
         UserError: a contradiction, an unknown "auto", or a setting that is known to train wrongly.
     """
+    _require_objects(config)
     _refuse_known_wrong(config)
     config = copy.deepcopy(config)
     micro = _owned(config, "train_micro_batch_size_per_gpu", "--train_batch_size", flags.train_batch_size, 1)
@@ -65,7 +68,7 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
         config, "gradient_accumulation_steps", "--gradient_accumulation_steps", flags.gradient_accumulation_steps, 20
     )
     for name, value in (("--train_batch_size", micro), ("--gradient_accumulation_steps", accumulation)):
-        if not isinstance(value, int) or value < 1:
+        if type(value) is not int or value < 1:
             raise UserError(f"{name} {value} leaves no sample to train on; give a whole number of at least 1.")
     global_batch = micro * accumulation * num_ranks
     if config.get("train_batch_size", AUTO) not in (AUTO, global_batch):
@@ -74,7 +77,7 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
             f'{micro} x accumulation {accumulation} x {num_ranks} ranks = {global_batch}; set it to "auto".'
         )
     config["train_batch_size"] = global_batch
-    _owned(config, "gradient_clipping", "--max_grad_norm", flags.max_grad_norm, 1.0)
+    _fill_clipping(config, flags.max_grad_norm)
     zero = config.setdefault("zero_optimization", {})
     for name in ("reduce_bucket_size", "allgather_bucket_size"):
         if zero.get(name, AUTO) == AUTO:
@@ -104,13 +107,30 @@ def _owned(config: dict[str, Any], key: str, flag: str, value: Any, default: Any
     return config[key]
 
 
+def _fill_clipping(config: dict[str, Any], flag: float | None) -> None:
+    clipping = _owned(config, "gradient_clipping", "--max_grad_norm", flag, 1.0)
+    if type(clipping) not in (int, float) or not clipping >= 0:
+        raise UserError(
+            f"gradient_clipping (--max_grad_norm) {json.dumps(clipping)} is no norm that gradients can be scaled down "
+            "to; give a number above 0, or 0 to leave them as they are."
+        )
+
+
 def _precision(config: dict[str, Any], flag: Precision | None) -> Precision:
     """Reads bf16.enabled and fp16.enabled, filling "auto" from the flag (bf16 where nothing is said)."""
     states = {name: config.get(name, {}).get("enabled", False) for name in ("bf16", "fp16")}
+    for name, state in states.items():
+        if not isinstance(state, bool) and state != AUTO:
+            raise UserError(
+                f"{name}.enabled {json.dumps(state)} in the DeepSpeed JSON says neither yes nor no, so the precision "
+                'would be a guess; write true, false or "auto".'
+            )
     explicit = [name for name, state in states.items() if state is True]
     if len(explicit) > 1:
         raise UserError("the DeepSpeed JSON enables both bf16 and fp16, and a network has one precision; disable one.")
     open_to_flag = [name for name, state in states.items() if state == AUTO]
+    if flag is None and not explicit and open_to_flag == ["fp16"]:
+        raise UserError("the DeepSpeed JSON leaves fp16 to --mixed_precision, which is not given; give fp16 or no.")
     precision: Any = explicit[0] if explicit else (flag or "bf16") if open_to_flag else "no"
     possible = explicit or [*open_to_flag, "no"]
     if precision not in possible or (flag is not None and flag != precision):
@@ -124,18 +144,27 @@ def _precision(config: dict[str, Any], flag: Precision | None) -> Precision:
     return precision
 
 
+def _require_objects(config: dict[str, Any]) -> None:
+    for name in SECTIONS:
+        if not isinstance(config.get(name, {}), dict):
+            raise UserError(
+                f"{name} in the DeepSpeed JSON is {json.dumps(config[name])} and not an object, so its settings cannot "
+                "be read; see ds_configs/."
+            )
+
+
 def _refuse_known_wrong(config: dict[str, Any]) -> None:
     """Refuses by name what was tried and found to train wrongly, or to do nothing here."""
-    optimizer = config.get("optimizer", {}).get("type", "")
-    zero = config.get("zero_optimization", {})
-    checkpoint = config.get("checkpoint", {})
+    zero, checkpoint = config.get("zero_optimization", {}), config.get("checkpoint", {})
+    is_muon = str(config.get("optimizer", {}).get("type")).lower() == "muon"
     refusals = {
+        "bfloat16": "bfloat16" in config and "it is DeepSpeed's other name for bf16; name the section bf16",
         "torch_autocast": (
             config.get("torch_autocast", {}).get("enabled")
             and "it clips gradients before unscaling them; use bf16 or fp16"
         ),
-        "optimizer.type Muon": optimizer.lower() == "muon" and "it cannot handle convolutions; remove the section",
-        "optimizer": optimizer
+        "optimizer.type Muon": is_muon and "it cannot handle convolutions; remove the section",
+        "optimizer": "optimizer" in config
         and "the optimizer is torch's AdamW with the flags' --learning_rate and --adam_*; remove it",
         "scheduler": "scheduler" in config
         and "the schedule is --lr_scheduler and --lr_warmup_steps; remove the section",

@@ -9,12 +9,14 @@ from tyro.conf import Positional, arg
 BUCKETS = "1.5:640x480,3.66:1917x512"
 """The two aspect buckets of GaussianRefiner: key (nearest W/H), then width x height in pixels."""
 
+Out = Annotated[Positional[Path], arg(metavar="OUT")]
+
 
 @dataclass(frozen=True)
 class Example:
     """Draw a small dataset: a street seen by a rectified stereo pair, and what too few Gaussians show of it."""
 
-    out: Positional[Path]
+    out: Out
     """Folder to write render/, gt/, cond/ and manifest.json into."""
     frames: int = 64
     """Number of triplets of each street."""
@@ -34,8 +36,8 @@ class Example:
 class Base:
     """Make a base checkpoint in the layout of stable-diffusion-2-1-unclip, without downloading anything."""
 
-    out: Positional[Path]
-    """Folder to write the checkpoint into."""
+    out: Out
+    """Folder to write the checkpoint into; must not exist or be empty."""
     size: Literal["tiny", "full"] = "tiny"
     """tiny: every part small, the VAE trained on pictures; full: the real shapes of SD 2.1 unCLIP, random weights."""
     pictures: Path | None = None
@@ -50,9 +52,9 @@ class Base:
 class Pack:
     """Pack a manifest of render, gt and cond pictures into WebDataset shards with an index."""
 
-    manifest: Positional[Path]
+    manifest: Annotated[Positional[Path], arg(metavar="MANIFEST")]
     """JSON file with three aligned lists of paths: render, gt, cond; relative paths start at the file's folder."""
-    out: Positional[Path]
+    out: Out
     """Folder to write the shards and index.json into; must not exist or be empty."""
     val: int = 10
     """The last N samples of the manifest are held out for validation."""
@@ -66,7 +68,7 @@ class Pack:
 class Verify:
     """Read back everything that was packed and check it against the index."""
 
-    shards: Positional[Path]
+    shards: Annotated[Positional[Path], arg(metavar="SHARDS")]
     """Folder that pack wrote."""
 
 
@@ -101,7 +103,7 @@ class Train:
     ] = "constant"
     """Shape of the learning rate over the run."""
     lr_warmup_steps: int = 0
-    """Optimizer steps over which the learning rate rises from zero; the plain constant schedule has none."""
+    """Optimizer steps N over which the rate rises evenly, from peak/(N+1) on; the plain constant schedule has none."""
     adam_beta1: float = 0.9
     """Decay of AdamW's first moment."""
     adam_beta2: float = 0.999
@@ -121,7 +123,7 @@ class Train:
     checkpoints_total_limit: int | None = None
     """Keep this many newest checkpoints; older ones go once a newer one is complete. All are kept when not given."""
     resume_from_checkpoint: str = "latest"
-    """latest continues from the newest complete checkpoint of output_dir, if there is one; else a checkpoint folder."""
+    """latest continues from output_dir's newest complete checkpoint, if there is one; else a checkpoint of this run."""
     validation_epochs: int = 5
     """Epochs between validations on the held-out split; one is always made at the end. Zero makes none."""
     validation_steps: int | None = None
@@ -148,9 +150,9 @@ class Train:
 class Export:
     """Write a checkpoint as a diffusers pipeline folder in safetensors."""
 
-    checkpoint: Positional[Path]
+    checkpoint: Annotated[Positional[Path], arg(metavar="CHECKPOINT")]
     """A checkpoint-STEP folder, or a run's output folder for its newest complete checkpoint."""
-    out: Positional[Path]
+    out: Out
     """Folder to write the pipeline into; must not exist or be empty."""
 
 
@@ -161,7 +163,7 @@ class Repair:
     model: Path
     """Folder that export wrote."""
     output: Path
-    """Picture to write, or folder for the pictures of a manifest, which keep their names."""
+    """Picture to write (.png, .jpg, .webp) or existing folder for it; with --manifest the folder for its pictures."""
     render: Path | None = None
     """Degraded render."""
     cond: Path | None = None

@@ -1,10 +1,11 @@
 """Pictures: what counts as one, how it becomes RGB, its aspect bucket and its crop. Knows no shard and no tensor."""
 
 import io
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from refiner_ds.errors import UserError
 
@@ -32,7 +33,8 @@ def parse_buckets(text: str) -> tuple[Bucket, ...]:
     """Reads "KEY:WIDTHxHEIGHT,..." as in the flag --buckets.
 
     Raises:
-        UserError: the text has another form, or a bucket is higher than wide (crops are squares of the height).
+        UserError: the text has another form, a bucket is higher than wide (crops are squares of the height), or two
+            have one key.
     """
     buckets = []
     for part in text.split(","):
@@ -44,11 +46,18 @@ def parse_buckets(text: str) -> tuple[Bucket, ...]:
             raise UserError(
                 f"--buckets '{part}' is no KEY:WIDTHxHEIGHT, so pictures cannot be sized; write e.g. 1.5:640x480."
             ) from error
-        if not 0 < height <= width:
+        if not (0 < bucket.key < math.inf and min(width, height) > 0):
+            raise UserError(
+                f"--buckets '{part}' has a number that is not positive, so pictures cannot be sized; "
+                "write e.g. 1.5:640x480."
+            )
+        if height > width:
             raise UserError(
                 f"--buckets '{part}' is higher than wide, and crops are squares of the height; give WIDTH >= HEIGHT."
             )
         buckets.append(bucket)
+    if len({bucket.key for bucket in buckets}) < len(buckets):
+        raise UserError(f"--buckets '{text}' gives two buckets one key, so one of them stays empty; give each its own.")
     return tuple(buckets)
 
 
@@ -65,13 +74,7 @@ def decode(content: bytes) -> Image.Image:
     Raises:
         PictureError: no picture, cut off, another format, 16 bits or floats a channel, or transparent pixels.
     """
-    try:
-        picture: Image.Image = Image.open(io.BytesIO(content))
-        picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PictureError(f"is no readable picture ({error})") from error
-    if picture.format not in EXTENSIONS:
-        raise PictureError(f"is a {picture.format}; save it as PNG, JPEG or WebP")
+    picture = _load(content)
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         raise PictureError(
             f"has mode {picture.mode} (16 bits or more a channel, as depth maps have); save it with 8 bits a channel"
@@ -80,7 +83,25 @@ def decode(content: bytes) -> Image.Image:
         picture = picture.convert("RGBA")
         if np.asarray(picture.getchannel("A")).min() < 255:
             raise PictureError("has transparent pixels, whose colour is undefined; flatten it onto a background")
-    return ImageOps.exif_transpose(picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _load(content: bytes) -> Image.Image:
+    """The picture as it is stored, but upright."""
+    try:
+        picture = Image.open(io.BytesIO(content))
+        if picture.format in EXTENSIONS:
+            picture.load()
+    except UnidentifiedImageError as error:  # whose own words name the buffer
+        raise PictureError("is no readable picture (of no known format); save it as PNG, JPEG or WebP") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise PictureError(f"is no readable picture ({error})") from error
+    if picture.format not in EXTENSIONS:
+        raise PictureError(f"is a {picture.format}; save it as PNG, JPEG or WebP")
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception as error:  # of many kinds: whatever Pillow comes upon in a broken EXIF
+        raise PictureError("has a broken EXIF, so which side is up is unknown; save it anew") from error
 
 
 def extension_of(content: bytes) -> str:

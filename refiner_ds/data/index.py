@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from refiner_ds.data.manifest import VIEWS
 from refiner_ds.errors import UserError
 
 FILE_NAME = "index.json"
@@ -60,7 +61,7 @@ def read_index(folder: Path) -> Index:
     """Reads the index of packed shards.
 
     Raises:
-        UserError: the folder holds no index, or one of another version or with a wrong digest.
+        UserError: the folder holds no index, or one of another form or version or with a wrong digest.
     """
     path = folder / FILE_NAME
     try:
@@ -72,17 +73,24 @@ def read_index(folder: Path) -> Index:
         ) from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}), so the shards cannot be read; pack them again.") from error
-    if content.get("version") != VERSION:
-        raise UserError(f"{path} has version {content.get('version')} and this program reads {VERSION}; pack again.")
-    index = Index(tuple(_shard(shard) for shard in content["shards"]))
-    if index.digest != content["digest"]:
-        raise UserError(f"{path} says digest {content['digest']} but holds {index.digest}: it was edited; pack again.")
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != VERSION:
+        raise UserError(f"{path} has version {version} and this program reads {VERSION}; pack again.")
+    try:
+        digest, index = content["digest"], Index(tuple(_shard(shard) for shard in content["shards"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} lacks what pack writes into it, so samples cannot be found; pack again.") from error
+    if index.digest != digest:
+        raise UserError(f"{path} says digest {digest} but holds {index.digest}: it was edited; pack again.")
     return index
 
 
 def _shard(content: dict) -> Shard:
-    entries = tuple(
-        Entry(**{**entry, "members": {view: tuple(member) for view, member in entry["members"].items()}})
-        for entry in content["samples"]
-    )
-    return Shard(**{**content, "samples": entries})
+    entries = tuple(_entry(entry) for entry in content["samples"])
+    return Shard(content["name"], content["split"], int(content["bytes"]), content["sha256"], entries)
+
+
+def _entry(content: dict) -> Entry:
+    places = {view: content["members"][view] for view in VIEWS}
+    members = {view: (str(name), int(offset), int(size)) for view, (name, offset, size) in places.items()}
+    return Entry(content["key"], int(content["width"]), int(content["height"]), members, dict(content["sources"]))

@@ -66,7 +66,8 @@ def _read_lists(path: Path, views: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _require_files(path: Path, samples: list[Sample]) -> None:
-    missing = [file for sample in samples for file in sample.files.values() if not file.is_file()]
+    files = dict.fromkeys(file for sample in samples for file in sample.files.values())
+    missing = [file for file in files if not file.is_file()]
     if missing:
         named = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
         raise UserError(

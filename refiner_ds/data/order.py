@@ -2,7 +2,8 @@
 
 Every bucket has its own endless stream, one shuffled pass over its samples after the other, cut into global batches.
 A batch is due when a walk over the whole data set would have filled it; step k takes the k-th due batch. Nothing is
-dropped or padded: a batch may straddle two passes, and a step is found without replaying the steps before it.
+dropped or padded, and a step is found without replaying the steps before it. A batch that straddles two passes may meet
+a sample in both; each time it has its own crop, noise and timestep.
 """
 
 import functools

@@ -5,7 +5,6 @@ import io
 import json
 import multiprocessing
 import os
-import shutil
 import tarfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,7 @@ from refiner_ds.data.images import PictureError, decode, extension_of
 from refiner_ds.data.index import Entry, Index, Shard, write_index
 from refiner_ds.data.manifest import VIEWS, Sample
 from refiner_ds.errors import UserError
+from refiner_ds.folders import made_whole, require_free
 
 BLOCK = 512
 """Tar pads every member to this many bytes."""
@@ -59,7 +59,9 @@ def pack(
     Raises:
         UserError: no training sample would be left, the folder is taken, or pictures cannot be used (all counted).
     """
-    if not 0 <= val < len(samples):
+    if val < 0:
+        raise UserError(f"--val {val} is no number of samples to hold out; give 0 to hold out none, or more.")
+    if val >= len(samples):
         raise UserError(
             f"--val {val} of {len(samples)} samples leaves no training sample; hold out fewer than {len(samples)}."
         )
@@ -67,45 +69,41 @@ def pack(
         raise UserError(
             f"--shard_size {shard_size} and --workers {workers} must be at least 1; otherwise nothing is written."
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"output folder {out} is not empty, and packing would mix two data sets; name another folder.")
+    require_free(out, "packing would mix two data sets")
     tell = progress or (lambda what, done, total: None)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = out.with_name(f".{out.name}.packing-{os.getpid()}")
-    spawn = multiprocessing.get_context("spawn")
-    try:
-        scratch.mkdir()
-        with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-            checked = []
-            for found in pool.map(_check, samples, chunksize=4):
-                checked.append(found)
-                tell("checking", len(checked), len(samples))
-            _refuse_problems(checked)
-            shards: list[Shard] = []
-            jobs = _plan(samples, checked, val, shard_size, scratch)
-            for shard in pool.map(_write, jobs):
-                shards.append(shard)
-                tell("writing", sum(len(s.samples) for s in shards), len(samples))
+    with _pool(workers) as pool:
+        checked = []
+        for found in pool.map(_check, samples, chunksize=4):
+            checked.append(found)
+            tell("checking", len(checked), len(samples))
+    _refuse_problems(checked)
+    # a pool of its own: it has ended before a scratch folder that it writes into is taken away
+    with made_whole(out) as scratch, _pool(workers) as pool:
+        shards: list[Shard] = []
+        for shard in pool.map(_write, _plan(samples, checked, val, shard_size, scratch)):
+            shards.append(shard)
+            tell("writing", sum(len(s.samples) for s in shards), len(samples))
         index = Index(tuple(shards))
         write_index(index, scratch)
-        if out.exists():
-            out.rmdir()
-        scratch.rename(out)
-        return index
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    return index
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
 def _check(sample: Sample) -> _Checked:
     """Decodes the three pictures of a sample and compares their sizes."""
     sizes, count = {}, 0
     for view in VIEWS:
-        content = sample.files[view].read_bytes()
-        count += len(content)
         try:
+            content = sample.files[view].read_bytes()
             sizes[view] = decode(content).size
         except PictureError as error:
             return _Checked(problem=f"{sample.sources[view]} {error}")
+        except OSError as error:
+            return _Checked(problem=f"{sample.sources[view]} cannot be read ({error.strerror})")
+        count += len(content)
     if len(set(sizes.values())) > 1:
         text = ", ".join(f"{view} {width}x{height}" for view, (width, height) in sizes.items())
         return _Checked(problem=f"{sample.sources['render']} and its partners differ in size ({text})")
@@ -115,9 +113,9 @@ def _check(sample: Sample) -> _Checked:
 def _refuse_problems(checked: list[_Checked]) -> None:
     problems = [found.problem for found in checked if found.problem]
     if problems:
-        named = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else "")
+        named = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else ".")
         raise UserError(
-            f"{len(problems)} of {len(checked)} samples cannot be used, and none is skipped silently: {named}. "
+            f"{len(problems)} of {len(checked)} samples cannot be used, and none is skipped silently: {named} "
             "Mend them or take them out of the manifest."
         )
 

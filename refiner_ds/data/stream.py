@@ -19,6 +19,9 @@ from refiner_ds.data.manifest import VIEWS
 from refiner_ds.data.order import Draw, Order
 from refiner_ds.errors import UserError
 
+OPEN_SHARDS = 64
+"""Shards that one process keeps open at most; systems often allow 1024 open files."""
+
 
 @dataclass
 class Split(Dataset):
@@ -71,9 +74,7 @@ class Split(Dataset):
         shard, entry = self.samples[sample]
         name, offset, size = entry.members[view]
         try:
-            if shard not in self._files:
-                self._files[shard] = os.open(self.folder / shard, os.O_RDONLY)
-            content = os.pread(self._files[shard], size, offset)
+            content = os.pread(self._descriptor(shard), size, offset)
             if len(content) != size:
                 raise PictureError(f"ends after {len(content)} of {size} bytes")
             return decode(content)
@@ -82,6 +83,15 @@ class Split(Dataset):
                 f"sample {name} in {self.folder / shard} cannot be used: {error}; "
                 f"`refiner-ds verify {self.folder}` lists all that is broken."
             ) from error
+
+    def _descriptor(self, shard: str) -> int:
+        """An open descriptor of a shard; `_files` holds the one used last at its end, and the first in it has to go."""
+        if (descriptor := self._files.pop(shard, None)) is None:
+            descriptor = os.open(self.folder / shard, os.O_RDONLY)
+        self._files[shard] = descriptor
+        if len(self._files) > OPEN_SHARDS:
+            os.close(self._files.pop(next(iter(self._files))))
+        return descriptor
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_files": {}}  # descriptors belong to one process

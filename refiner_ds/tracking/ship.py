@@ -8,6 +8,7 @@ import argparse
 import fcntl
 import json
 import os
+import re
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -154,7 +155,7 @@ def follow(folder: Path, uri: str, experiment: str, trainer: int | None) -> int:
         except (MlflowException, OSError) as error:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             if complaint is None:
-                complaint = str(error).splitlines()[0]
+                complaint = _without_password(str(error).splitlines()[0])
                 print(f"tracking: MLflow at {_without_password(uri)} does not answer ({complaint}); "
                       f"{FILE_NAME} keeps everything until it does", file=sys.stderr)  # fmt: skip
         if has_ended:
@@ -164,9 +165,9 @@ def follow(folder: Path, uri: str, experiment: str, trainer: int | None) -> int:
         time.sleep(pause)
 
 
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]
+def _without_password(text: str) -> str:
+    """The text without what stands before the host in its addresses."""
+    return re.sub(r"//[^/@\s]+@", "//", text)
 
 
 def main() -> int:

@@ -70,7 +70,8 @@ class Engine:
         self.dtype = DTYPES[config.precision]
         self._clipping = float(config.json["gradient_clipping"])
         self._adamw = adamw
-        exact = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+        exact = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}  # on the CPU
+        network.to(device)
         optimizer = torch.optim.AdamW(
             network.parameters(),
             lr=0.0,

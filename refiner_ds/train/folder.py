@@ -20,25 +20,32 @@ def require_own(folder: Path, identity: dict[str, Any]) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
-        held = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["identity"]
-    except (OSError, ValueError, KeyError) as error:
+        held = dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["identity"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"--output_dir {folder} is not empty and holds no run, and training would mix its files with others; "
             "name another folder."
         ) from error
+    if difference := _first_difference(held, identity):
+        raise UserError(
+            f"--output_dir {folder} holds another run: {difference}; "
+            "name another folder, or start the same command to continue that run."
+        )
+
+
+def _first_difference(held: dict[str, Any], identity: dict[str, Any]) -> str | None:
+    """The first setting that makes what is held another run than ours, in words."""
     for name, value in identity.items():
         if held.get(name) != value:
-            raise UserError(
-                f"--output_dir {folder} holds another run: its {name} is {held.get(name)} and this one's is {value}; "
-                "name another folder, or start the same command to continue that run."
-            )
+            return f"its {name} is {held.get(name)} and this one's is {value}"
+    return None
 
 
-def checkpoint_to_resume(folder: Path, choice: str, num_ranks: int) -> Checkpoint | None:
+def checkpoint_to_resume(folder: Path, choice: str, num_ranks: int, identity: dict[str, Any]) -> Checkpoint | None:
     """The checkpoint that --resume_from_checkpoint names: the newest complete one, or a given one; None starts afresh.
 
     Raises:
-        UserError: the given one is not complete, or it was written by another number of ranks.
+        UserError: the given one is not complete, or it was written by another run or number of ranks.
     """
     if choice == LATEST:
         found = complete_checkpoints(folder)
@@ -50,10 +57,17 @@ def checkpoint_to_resume(folder: Path, choice: str, num_ranks: int) -> Checkpoin
                 f"--resume_from_checkpoint {choice} is no complete checkpoint, so there is nothing to continue from; "
                 f"name a checkpoint-STEP folder, or 'latest'."
             )
-    if checkpoint and checkpoint.commit["num_ranks"] != num_ranks:
+    if checkpoint is None:
+        return None
+    if difference := _first_difference(checkpoint.commit, identity):
         raise UserError(
-            f"{checkpoint.path} was written by {checkpoint.commit['num_ranks']} ranks and this run has {num_ranks}, "
-            "which cannot read its optimizer shards; start as many ranks, or export it and train on from the export."
+            f"{checkpoint.path} belongs to another run: {difference}; "
+            "name a checkpoint of this run, or export it and train on from the export."
+        )
+    if checkpoint.commit.get("num_ranks") != num_ranks:
+        raise UserError(
+            f"{checkpoint.path} was written by {checkpoint.commit.get('num_ranks')} ranks and this run has {num_ranks},"
+            " which cannot read its optimizer shards; start as many ranks, or export it and train on from the export."
         )
     return checkpoint
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from refiner_ds.checkpoint.layout import Checkpoint
 from refiner_ds.config.deepspeed import Resolved, read_json, resolve
+from refiner_ds.config.limits import check_limits
 from refiner_ds.config.verbs import Train
 from refiner_ds.data.images import parse_buckets
 from refiner_ds.data.index import Index, read_index
@@ -49,6 +50,7 @@ def make_plan(flags: Train, world: World) -> Plan:
         raise UserError(
             "--deepspeed_config is missing, so nothing says precision and sharding; name one of ds_configs/*.json."
         )
+    check_limits(flags)
     resolved = resolve(read_json(Path(path)), flags, world.size)
     index = read_index(flags.shards)
     split = Split.of(index, "train", flags.shards, parse_buckets(flags.buckets), flags.seed)
@@ -60,11 +62,10 @@ def make_plan(flags: Train, world: World) -> Plan:
             f"{resolved.accumulation_steps} x {world.size} ranks), so it would hold a sample twice; "
             "lower --gradient_accumulation_steps or --train_batch_size."
         )
-    require_own(flags.output_dir, _identity(flags, index, resolved))
-    checkpoint = checkpoint_to_resume(flags.output_dir, flags.resume_from_checkpoint, world.size)
+    identity = _identity(flags, index, resolved)
+    require_own(flags.output_dir, identity)
+    checkpoint = checkpoint_to_resume(flags.output_dir, flags.resume_from_checkpoint, world.size, identity)
     last = order.steps_of(flags.num_train_epochs) if flags.max_train_steps is None else flags.max_train_steps
-    if last < 1:
-        raise UserError(f"--max_train_steps {last} leaves nothing to train; ask for at least one step.")
     times = Times(
         first=checkpoint.step if checkpoint else 0,
         last=last,
@@ -77,9 +78,11 @@ def make_plan(flags: Train, world: World) -> Plan:
 
 
 def _identity(flags: Train, index: Index, resolved: Resolved) -> dict[str, Any]:
+    base = flags.pretrained_model_name_or_path
     return {
         "shards_digest": index.digest,
-        "pretrained_model_name_or_path": flags.pretrained_model_name_or_path,
+        # one folder is one base however its path is written; export reads it here too, wherever that is started
+        "pretrained_model_name_or_path": str(Path(base).resolve()) if Path(base).is_dir() else base,
         "seed": flags.seed,
         "buckets": flags.buckets,
         "global_batch_size": resolved.global_batch_size,

@@ -20,6 +20,8 @@ from refiner_ds.data.images import Bucket
 from refiner_ds.data.stream import Split, Stream
 from refiner_ds.errors import UserError
 from refiner_ds.evaluate.validation import validate
+from refiner_ds.folders import require_folder
+from refiner_ds.refiners.protocol import Refiner, Sampling
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.tracking.journal import Journal
 from refiner_ds.tracking.start import LOG, start_shipper
@@ -45,13 +47,15 @@ def run(flags: Train) -> None:
     try:
         plan = make_plan(flags, world)
         refiner = UnclipRefiner(flags.pretrained_model_name_or_path)
+        sampling = refiner.sampling.but(flags.validation_steps, flags.validation_guidance_scale)
         _require_crops(plan.split.buckets, refiner.crop_factor)
+        require_folder(flags.output_dir)
     except UserError:
         if world.is_main:
             raise
         time.sleep(3)  # launchers end all ranks at the first that ends; let rank 0 say why
         sys.exit(2)
-    _train(plan, refiner)
+    _train(plan, refiner, sampling)
 
 
 def _require_crops(buckets: tuple[Bucket, ...], factor: int) -> None:
@@ -63,7 +67,7 @@ def _require_crops(buckets: tuple[Bucket, ...], factor: int) -> None:
             )
 
 
-def _train(plan: Plan, refiner: UnclipRefiner) -> None:
+def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling) -> None:
     """From here on every rank has a process group; a failure of one ends all of them."""
     flags, world = plan.flags, plan.world
     device = start_process_group(world, timedelta(minutes=flags.timeout_minutes))
@@ -81,7 +85,7 @@ def _train(plan: Plan, refiner: UnclipRefiner) -> None:
         journal = Journal(flags.output_dir)
         shipper = start_shipper(flags.output_dir, flags.tracking_uri, flags.experiment)
     _say_header(console, plan, device)
-    hooks = _hooks(plan, refiner, engine, console, journal)
+    hooks = _hooks(plan, refiner, engine, sampling, console, journal)
     stream = Stream(
         plan.split,
         plan.order,
@@ -108,7 +112,9 @@ def _train(plan: Plan, refiner: UnclipRefiner) -> None:
         _wait_for(shipper, flags.output_dir, console)
 
 
-def _hooks(plan: Plan, refiner: UnclipRefiner, engine: Engine, console: Console, journal: Journal | None) -> Hooks:
+def _hooks(
+    plan: Plan, refiner: Refiner, engine: Engine, sampling: Sampling, console: Console, journal: Journal | None
+) -> Hooks:
     flags, world = plan.flags, plan.world
     facts = {
         **plan.identity,
@@ -117,7 +123,6 @@ def _hooks(plan: Plan, refiner: UnclipRefiner, engine: Engine, console: Console,
         "stage": plan.resolved.stage,
     }
     held_out = Split.of(plan.index, "val", flags.shards, plan.split.buckets, flags.seed)
-    sampling = refiner.sampling.but(flags.validation_steps, flags.validation_guidance_scale)
 
     def log(step: int, metrics: dict[str, float]) -> None:
         console.step(step, metrics)

@@ -1,6 +1,5 @@
 """`refiner-ds base`: makes a base checkpoint, its VAE trained on pictures where it is tiny."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from refiner_ds.config.verbs import Base
 from refiner_ds.data.example import draw_frames
 from refiner_ds.data.images import PictureError, decode, to_array
 from refiner_ds.errors import UserError
+from refiner_ds.folders import made_whole, require_free
 from refiner_ds.refiners.unclip.base import FULL, TINY, make_parts, save_base
 from refiner_ds.refiners.unclip.vae_training import CROP, train_vae
 from refiner_ds.verbs.progress import progress_bar
@@ -20,27 +20,20 @@ FRAMES, SHAPES = 4, ((416, 112), (160, 120))
 
 
 def run(options: Base) -> None:
-    """Makes the checkpoint under a temporary name and moves it to its place once it is whole."""
-    if options.out.exists():
-        raise UserError(
-            f"output folder {options.out} exists, and a checkpoint is never overwritten; name another folder."
-        )
-    scratch = options.out.with_name(f".{options.out.name}.making")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        if options.size == "full":
+    """Makes the checkpoint and says what came of it."""
+    require_free(options.out, "a checkpoint is never overwritten")
+    if options.size == "full":
+        with made_whole(options.out) as scratch:
             save_base(make_parts(FULL, options.seed, scratch), scratch)
-            print(f"base of the real shapes with random weights in {options.out}")
-        else:
-            psnr = _make_tiny(options, scratch)
-            print(f"tiny base in {options.out}; its VAE reconstructs held-out pictures at {psnr:.2f} dB PSNR")
-        scratch.rename(options.out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _make_tiny(options: Base, folder: Path) -> float:
+        print(f"base of the real shapes with random weights in {options.out}")
+        return
     pictures = _given(options.pictures) if options.pictures else _drawn()
+    with made_whole(options.out) as scratch:
+        psnr = _make_tiny(options, pictures, scratch)
+    print(f"tiny base in {options.out}; its VAE reconstructs held-out pictures at {psnr:.2f} dB PSNR")
+
+
+def _make_tiny(options: Base, pictures: list[torch.Tensor], folder: Path) -> float:
     parts = make_parts(TINY, options.seed, folder)
     with progress_bar() as tell:
         psnr = train_vae(

@@ -1,22 +1,24 @@
 """`refiner-ds evaluate`: render and repaired against gt, as metrics.json and a report."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from refiner_ds.batch import Batch
 from refiner_ds.config.verbs import Evaluate
 from refiner_ds.data.index import read_index
-from refiner_ds.data.manifest import VIEWS, read_manifest
+from refiner_ds.data.manifest import read_manifest
 from refiner_ds.data.stream import Split
 from refiner_ds.errors import UserError
 from refiner_ds.evaluate.pictures import sheet
 from refiner_ds.evaluate.repairs import means, repair_all
 from refiner_ds.evaluate.report import write_report
+from refiner_ds.folders import require_folder
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.tracking.journal import read_metrics
 from refiner_ds.verbs.device import place
 from refiner_ds.verbs.progress import progress_bar
-from refiner_ds.verbs.repair import read_picture
+from refiner_ds.verbs.views import check_views, read_views
 
 ON_SHEET = 12
 """Samples that pictures.png is made from."""
@@ -24,12 +26,14 @@ ON_SHEET = 12
 
 def run(options: Evaluate) -> None:
     """Repairs all held-out samples and writes metrics.json and report.html."""
-    count, batches = _samples(options)
-    refiner = UnclipRefiner(str(options.model))
-    place(refiner, options.device)
-    sampling = refiner.sampling.but(options.num_inference_steps, options.guidance_scale)
+    require_folder(options.output)
+    curve = _curve(options.run) if options.run else {}
     repaired = []
     with progress_bar() as tell:
+        count, batches = _samples(options, tell)
+        refiner = UnclipRefiner(str(options.model))
+        sampling = refiner.sampling.but(options.num_inference_steps, options.guidance_scale)
+        place(refiner, options.device)
         for sample in repair_all(refiner, batches, sampling, options.seed):
             repaired.append(sample)
             tell("evaluating", len(repaired), count)
@@ -38,20 +42,30 @@ def run(options: Evaluate) -> None:
     content = json.dumps({"samples": count, **figures}, indent=1) + "\n"
     (options.output / "metrics.json").write_text(content, encoding="utf-8")
     sheet(repaired[:ON_SHEET]).save(options.output / "pictures.png")
-    curve = read_metrics(options.run).get("train/loss", {}) if options.run else {}
     write_report(options.output / "report.html", repaired, figures, curve, str(options.model), sampling, options.seed)
     for name, values in figures.items():
         print(f"{name:<9} PSNR {values['psnr']:6.2f} dB   SSIM {values['ssim']:.4f}")
     print(f"{count} samples; report in {options.output / 'report.html'}")
 
 
-def _samples(options: Evaluate) -> tuple[int, Iterator[Batch]]:
+def _curve(run: Path) -> dict[int, float]:
+    """The training loss by step."""
+    if curve := read_metrics(run).get("train/loss"):
+        return curve
+    raise UserError(
+        f"--run {run} holds no metrics of a training run, so there is no loss curve to show; "
+        "name its --output_dir, or leave --run out."
+    )
+
+
+def _samples(options: Evaluate, tell: Callable[[str, int, int], None]) -> tuple[int, Iterator[Batch]]:
     """Number of held-out samples, and each as a batch of its own size."""
     if options.manifest and not options.shards:
         samples = read_manifest(options.manifest)
+        check_views([sample.files for sample in samples], tell)
         return len(samples), (
-            _batch({view: read_picture(s.files[view]) for view in VIEWS}, i, s.sources["render"])
-            for i, s in enumerate(samples)
+            Batch(**read_views(sample.files), positions=(i,), keys=(sample.sources["render"],))
+            for i, sample in enumerate(samples)
         )
     if options.shards and not options.manifest:
         split = Split.of(read_index(options.shards), "val", options.shards, (), options.seed)
@@ -61,12 +75,3 @@ def _samples(options: Evaluate) -> tuple[int, Iterator[Batch]]:
             )
         return len(split), (split.native(i) for i in range(len(split)))
     raise UserError("evaluate takes either --manifest or --shards; give one of the two.")
-
-
-def _batch(pictures: dict, position: int, name: str) -> Batch:
-    sizes = {f"{picture.shape[-1]}x{picture.shape[-2]}" for picture in pictures.values()}
-    if len(sizes) > 1:
-        raise UserError(
-            f"{name} and its partners differ in size ({', '.join(sorted(sizes))}); give pictures of one size."
-        )
-    return Batch(**pictures, positions=(position,), keys=(name,))

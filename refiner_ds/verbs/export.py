@@ -1,30 +1,23 @@
 """`refiner-ds export`: a checkpoint becomes a diffusers pipeline folder."""
 
-import shutil
 from pathlib import Path
 
 from refiner_ds.checkpoint.layout import Checkpoint, complete_checkpoints, read
 from refiner_ds.config.verbs import Export
 from refiner_ds.errors import UserError
+from refiner_ds.folders import made_whole, require_free
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.train.engine import read_master_weights
 
 
 def run(options: Export) -> None:
     """Joins the fp32 weights of all ranks and saves them with the frozen parts of the base."""
-    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        raise UserError(f"output folder {options.out} is not empty, and an export is never mixed; name another folder.")
+    require_free(options.out, "an export is never mixed")
     checkpoint = _find(options.checkpoint)
     refiner = UnclipRefiner(checkpoint.commit["pretrained_model_name_or_path"])
     weights = dict(read_master_weights(checkpoint.path.parent, checkpoint.path.name))
-    scratch = options.out.with_name(f".{options.out.name}.exporting")
-    try:
+    with made_whole(options.out) as scratch:
         refiner.save(scratch, weights)
-        if options.out.exists():
-            options.out.rmdir()
-        scratch.rename(options.out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     print(f"refiner of step {checkpoint.step} in {options.out}")
 
 

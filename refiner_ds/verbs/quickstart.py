@@ -25,7 +25,7 @@ OTHER_STREETS = ("--streets", "3", "--frames", "4", "--seed", "501")
 
 @dataclass(frozen=True)
 class Step:
-    """One command; it is not run again once `done` exists."""
+    """One command, to be run by `python -m`; it is not run again once `done` exists."""
 
     what: str
     command: Sequence[str]
@@ -44,7 +44,7 @@ def run(options: Quickstart) -> None:
         if step.done.exists():
             print(f"\n=== {step.what}: done before, {step.done}", flush=True)
             continue
-        print(f"\n=== {step.what}\n$ {shlex.join(step.command)}", flush=True)
+        print(f"\n=== {step.what}\n$ python -m {shlex.join(step.command)}", flush=True)
         code = subprocess.run([sys.executable, "-m", *step.command], env=environment, check=False).returncode
         # launchers can exit with 0 after a crash: what the step leaves is what counts
         if code or not step.done.exists():
@@ -66,18 +66,10 @@ def _steps(out: Path) -> list[Step]:
         Step("train under DeepSpeed ZeRO-2", _training(base, shards, training), training / FINISHED),
         _verb("export the refiner", refiner / "model_index.json", "export", training, refiner),
         _verb(
-            *("repair pictures of streets it has never seen, and compare", out / "report.html"),
-            *(
-                "evaluate",
-                "--model",
-                refiner,
-                "--manifest",
-                other / "manifest.json",
-                "--output",
-                out,
-                "--run",
-                training,
-            ),
+            "repair pictures of streets it has never seen, and compare",
+            out / "report.html",
+            "evaluate",
+            *_flags({"--model": refiner, "--manifest": other / "manifest.json", "--output": out, "--run": training}),
         ),
     ]
 
@@ -89,16 +81,13 @@ def _verb(what: str, done: Path, *arguments: object) -> Step:
 def _training(base: Path, shards: Path, training: Path) -> list[str]:
     """Training under the deepspeed launcher on every GPU there is, or on two CPU ranks."""
     ranks = torch.cuda.device_count() or 2
-    launcher = [
-        "deepspeed.launcher.runner",
-        "--num_gpus",
-        str(ranks),
-        "--master_port",
-        str(_free_port()),
-        "--log_level",
-        "error",
-    ]
-    settings = {
+    launcher: dict[str, object] = {
+        "--num_gpus": ranks,
+        "--master_port": _free_port(),
+        "--log_level": "error",
+        "--module": "refiner_ds.train",
+    }
+    settings: dict[str, object] = {
         "--shards": shards,
         "--pretrained_model_name_or_path": base,
         "--output_dir": training,
@@ -119,7 +108,11 @@ def _training(base: Path, shards: Path, training: Path) -> list[str]:
         "--dataloader_num_workers": 1,
         "--tracking_uri": f"sqlite:///{training.parent.resolve()}/mlflow.db",
     }
-    return [*launcher, "--module", "refiner_ds.train", *(str(part) for pair in settings.items() for part in pair)]
+    return ["deepspeed.launcher.runner", *_flags(launcher), *_flags(settings)]
+
+
+def _flags(settings: dict[str, object]) -> list[str]:
+    return [str(part) for pair in settings.items() for part in pair]
 
 
 def _configuration() -> str:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def test_the_commit_tells_step_facts_and_every_file_with_its_size(tmp_path):
     write(tmp_path, 7)
     assert names_in(tmp_path) == ["checkpoint-7"]
     commit = json.loads((tmp_path / "checkpoint-7" / "commit.json").read_text())
+    assert commit.pop("time") <= time.time()
     assert commit == {"step": 7, "num_ranks": 1, "files": {"shards/rank0.pt": 10, "weights.pt": 100}}
     assert steps_in(tmp_path) == [7]
 
@@ -104,7 +106,6 @@ def test_a_step_that_comes_by_again_replaces_its_checkpoint(tmp_path):
     assert names_in(tmp_path / "checkpoint-4") == ["commit.json", "shards", "weights.pt"]
 
 
-@pytest.mark.xfail(strict=True, reason="reported: after resuming from an older step, what is saved is deleted at once")
 def test_what_was_just_saved_stays_even_where_checkpoints_of_later_steps_lie(tmp_path):
     for step in (10, 20, 30):
         write(tmp_path, step)

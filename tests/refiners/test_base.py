@@ -84,7 +84,7 @@ def test_a_base_that_lacks_a_part_names_it(broken):
 
 def test_a_base_whose_weights_are_gone_is_told_in_one_sentence(broken):
     next((broken / "vae").glob("*.safetensors")).unlink()
-    with pytest.raises(UserError, match=r"cannot be loaded .*; download or make it again"):
+    with pytest.raises(UserError, match=r"cannot be loaded .*; download, make or export it again"):
         load_parts(str(broken))
 
 

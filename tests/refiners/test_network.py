@@ -7,7 +7,7 @@ from torch.nn.functional import softmax
 
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.unclip.base import TINY, _unet
-from refiner_ds.refiners.unclip.network import MutualAttention, make_refiner, pairs_of, rows_of
+from refiner_ds.refiners.unclip.network import MutualAttention, make_refiner, pairs_of, rows_of, source_computed_once
 
 
 @pytest.fixture
@@ -83,6 +83,18 @@ def test_the_target_sees_the_source_and_learns_through_it_but_never_the_reverse(
     to_target = torch.autograd.grad(target.square().sum(), inputs["sample"])[0]
     assert to_source[1].abs().max() == 0
     assert to_target[0, :4].abs().max() > 0
+
+
+@torch.no_grad()
+def test_the_source_computed_once_gives_the_same_targets_and_leaves_the_network_as_it_was(unet):
+    make_refiner(unet)
+    inputs = _inputs(4, 8)
+    expected = pairs_of(unet(**inputs).sample)[1]
+    sources, targets = ({name: value[row::2] for name, value in inputs.items()} for row in (0, 1))
+    with source_computed_once(unet, lambda: unet(**sources)):
+        for _ in range(2):
+            assert torch.allclose(unet(**targets).sample, expected, atol=1e-5)
+    assert torch.equal(pairs_of(unet(**inputs).sample)[1], expected)
 
 
 def test_rows_and_pairs_are_inverse():

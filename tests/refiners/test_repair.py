@@ -45,15 +45,17 @@ def test_render_and_reference_both_matter(refiner, pictures):
     assert not torch.equal(base, refiner.repair(255 - render, cond, [1], Sampling(3, 1.0)))
 
 
-@pytest.mark.parametrize(("guidance", "rows"), [(10.0, 4), (1.0, 2)])
-def test_twenty_steps_are_21_calls_whose_source_row_is_the_clean_reference(refiner, pictures, guidance, rows):
+@pytest.mark.parametrize(("guidance", "rows"), [(10.0, 2), (1.0, 1)])
+def test_twenty_steps_are_one_call_for_the_source_and_21_for_the_target(refiner, pictures, guidance, rows):
     calls = []
     hook = refiner.network.register_forward_pre_hook(lambda module, args: calls.append(args))
     render, cond = pictures[:, :1]
     refiner.repair(render, cond, [1], Sampling(20, guidance))
     hook.remove()
-    assert len(calls) == 21
-    for sample, timesteps in calls:
-        assert len(sample) == rows
-        assert torch.equal(sample[0, :4], calls[0][0][0, :4])
-        assert timesteps[0] == 0 and timesteps[1] > 0
+    assert len(calls) == 1 + 21
+    assert all(len(sample) == rows for sample, _ in calls)
+    assert calls[0][1].abs().max() == 0 and all(timesteps.min() > 0 for _, timesteps in calls[1:])
+    clean = refiner._encoder.latents(
+        torch.nn.functional.pad(cond.float(), (0, 2, 0, 3), mode="replicate").to(torch.uint8)
+    )
+    assert torch.equal(calls[0][0][:1, :4], clean)

@@ -136,6 +136,16 @@ def test_plain_python_trains_on_one_device_with_the_same_samples_and_noise(whole
     assert losses(tmp_path / "run")[1] == pytest.approx(losses(whole[0])[1], rel=2e-3)
 
 
+@pytest.mark.parametrize("name", ["zero1_bf16", "zero2_fp32", "zero2_offload"])
+def test_the_other_configurations_compute_the_same(whole, flags, tmp_path, name):
+    config = REPO / "ds_configs" / f"{name}.json"
+    settings = {**flags, "--output_dir": tmp_path / "run", "--deepspeed_config": config, "--max_train_steps": 3}
+    done = start(deepspeed("--module", "refiner_ds.train"), settings)
+    assert done.returncode == 0, done.stdout[-3000:]
+    expected = losses(whole[0])
+    assert losses(tmp_path / "run") == pytest.approx({step: expected[step] for step in (1, 2, 3)}, rel=2e-2)
+
+
 def test_fp16_learns_with_its_scaled_loss(flags, tmp_path):
     config = REPO / "ds_configs" / "zero2_fp16.json"
     settings = {**flags, "--output_dir": tmp_path / "run", "--deepspeed_config": config, "--max_train_steps": 8}

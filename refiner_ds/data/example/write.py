@@ -11,6 +11,7 @@ from PIL import Image
 
 from refiner_ds.data.example.frames import SHAPES, check_request, draw_frame, frame_name
 from refiner_ds.errors import UserError
+from refiner_ds.folders import require_folder
 
 ROLES = ("render", "gt", "cond")
 _THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -34,8 +35,8 @@ def write_example(
     seeds follow. `workers` processes draw; the files don't depend on their number. `progress` is called with (frames
     written, frames of all streets) after each. The same call on a finished folder writes nothing.
 
-    Raises UserError for what `draw_frames` refuses, for streets or workers below 1, and for a folder that holds another
-    example.
+    Raises UserError for what `draw_frames` refuses, for streets or workers below 1, and for a folder that cannot be
+    made or holds another example.
     """
     check_request(frames, shapes, seed, baseline)
     if workers < 1:
@@ -51,6 +52,7 @@ def write_example(
     manifest = {role: [f"{role}/{name}.png" for name in names] for role in ROLES}
     settings = {"shapes": [list(shape) for shape in shapes], "seed": seed, "baseline": baseline}
     out = Path(out)
+    require_folder(out)
     path = out / "manifest.json"
     if _already_there(out, path, manifest, settings):
         return path

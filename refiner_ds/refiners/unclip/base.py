@@ -65,9 +65,9 @@ TINY = Shapes(
     timestep_spacing="trailing", sampling=Sampling(num_inference_steps=1, guidance_scale=1.0),
 )  # fmt: skip
 """For a CPU. The VAE halves the sides twice, not three times: at four channels it could not show a street otherwise.
-The UNet's top level does without attention, which would take more than half of all time. One sampling step from the very
-last timestep gives the mean of what the picture may be: more steps add detail that minutes of training have not taught it,
-and its text encoder has never read a word that guidance could use."""
+The UNet's top level does without attention, which would take more than half of all time. One sampling step from the
+very last timestep gives the mean of what the picture may be; more steps would add detail that minutes of training have
+not taught it. Its text encoder has never read a word, so there is nothing that guidance could lead to."""
 
 
 def make_parts(shapes: Shapes, seed: int, folder: Path) -> Parts:

@@ -15,7 +15,6 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.protocol import Sampling
-from refiner_ds.refiners.unclip.quiet import hush
 
 INDEX = "model_index.json"
 SAMPLING = "sampling.json"
@@ -66,7 +65,6 @@ def load_parts(base: str) -> Parts:
     Raises:
         UserError: no such folder, no unCLIP checkpoint, or a part that is missing or does not fit the others.
     """
-    hush()
     folder = _folder(base)
     _require_unclip(base, folder)
     try:
@@ -87,7 +85,7 @@ def load_parts(base: str) -> Parts:
         raise
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"base {base} cannot be loaded ({reason}); download or make it again.") from error
+        raise UserError(f"model {base} cannot be loaded ({reason}); download, make or export it again.") from error
 
 
 def write_sampling(folder: Path, sampling: Sampling) -> None:
@@ -104,13 +102,13 @@ def _folder(base: str) -> str:
         return base
     if base.count("/") != 1 or base.startswith((".", "/", "~")):
         raise UserError(
-            f"base {base} is no folder, so there is no network to train; name a checkpoint folder or a hub id."
+            f"model {base} is no folder, so there are no networks to load; name a checkpoint folder or a hub id."
         )
     try:
         return snapshot_download(base, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.bin"])
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"base {base} is neither a folder here nor to be had from the hub ({str(error).splitlines()[0]}); "
+            f"model {base} is neither a folder here nor to be had from the hub ({str(error).splitlines()[0]}); "
             "name a folder, or a hub id while the hub can be reached."
         ) from error
 
@@ -118,17 +116,17 @@ def _folder(base: str) -> str:
 def _require_unclip(base: str, folder: str) -> None:
     path = Path(folder) / INDEX
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        index = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
         raise UserError(
-            f"base {base} has no readable {INDEX}, so it is no diffusers checkpoint; "
+            f"model {base} has no readable {INDEX}, so it is no diffusers checkpoint; "
             "name a folder in the layout of stable-diffusion-2-1-unclip, as `refiner-ds base` makes."
         ) from error
     missing = [name for name in NAMES if index.get(name, [None])[0] is None or not (Path(folder) / name).is_dir()]
     if missing:
         raise UserError(
-            f"base {base} is a {index.get('_class_name')} without {', '.join(missing)}, so it is no unCLIP checkpoint; "
-            "take one in the layout of stable-diffusion-2-1-unclip."
+            f"model {base} is a {index.get('_class_name')} without {', '.join(missing)}, so it is no unCLIP "
+            "checkpoint; take one in the layout of stable-diffusion-2-1-unclip."
         )
 
 
@@ -159,6 +157,6 @@ def _require_fit(base: str, folder: str) -> None:
     for name, value, other, expected in meetings:
         if value != expected:
             raise UserError(
-                f"base {base}: {name} is {value} and {other} is {expected}, so the parts do not fit together; "
+                f"model {base}: {name} is {value} and {other} is {expected}, so the parts do not fit together; "
                 "take all parts from one checkpoint."
             )

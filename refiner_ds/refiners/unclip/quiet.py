@@ -1,4 +1,4 @@
-"""Silences, by its words, what the libraries say on every load and nobody can act on; all else is heard."""
+"""Silences, by its words, what the libraries say on every import or load and nobody can act on; all else is heard."""
 
 import logging
 

@@ -1,0 +1,64 @@
+"""The limits of the flags of training, each with what lies beyond it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from refiner_ds.config.verbs import Train
+from refiner_ds.errors import UserError
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a flag may be, in code and in words, and what any other value comes to."""
+
+    allows: Callable[[Any], bool]
+    remedy: str
+    consequence: str
+
+
+def _from(lowest: float, consequence: str) -> Limit:
+    return Limit(lambda value: lowest <= value < math.inf, f"{lowest} or more", consequence)
+
+
+def _above_zero(consequence: str) -> Limit:
+    return Limit(lambda value: 0 < value < math.inf, "more than 0", consequence)
+
+
+_FORGETTING = Limit(lambda value: 0 <= value < 1, "0 or more, below 1", "is no share of a moment to keep")
+
+LIMITS = {
+    "num_train_epochs": _from(1, "leaves nothing to train"),
+    "max_train_steps": _from(1, "leaves nothing to train"),
+    "learning_rate": _above_zero("lets nothing be learned"),
+    "lr_warmup_steps": _from(0, "is no number of steps to warm up over"),
+    "adam_beta1": _FORGETTING,
+    "adam_beta2": _FORGETTING,
+    "adam_weight_decay": _from(0, "makes weights grow instead of decay"),
+    "adam_epsilon": _above_zero("lets AdamW divide by zero"),
+    "condition_dropout_prob": Limit(
+        lambda value: 0 <= value <= 1 / 7, "0 to 1/7", "is no probability that seven cases can have at once"
+    ),
+    "source_loss_weight": _from(0, "rewards what the loss should punish"),
+    "checkpointing_steps": _from(0, "is no interval between checkpoints"),
+    "checkpoints_total_limit": _from(1, "leaves no checkpoint to continue from"),
+    "validation_epochs": _from(0, "is no interval between validations"),
+    "validation_steps": _from(1, "lets validation repair nothing"),
+    "logging_steps": _from(1, "is no interval between readings"),
+    "dataloader_num_workers": _from(0, "is no number of processes"),
+    "timeout_minutes": _above_zero("ends the job at its first collective"),
+}
+"""By flag; one that is not given has no value to limit."""
+
+
+def check_limits(flags: Train) -> None:
+    """Refuses what no training can be made of.
+
+    Raises:
+        UserError: names the first flag beyond its limit.
+    """
+    for name, limit in LIMITS.items():
+        value = getattr(flags, name)
+        if value is not None and not limit.allows(value):
+            raise UserError(f"--{name} {value} {limit.consequence}; give {limit.remedy}.")

@@ -1,0 +1,75 @@
+"""Output folders: refused in words before the work begins where they cannot be; made whole, or not at all."""
+
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from refiner_ds.errors import UserError
+
+
+def require_folder(out: Path) -> None:
+    """Refuses a folder that can neither be written into nor be made.
+
+    Raises:
+        UserError: it is a file, lies below one, or may not be written.
+    """
+    place = out.resolve()
+    place = next(path for path in (place, *place.parents) if path.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise UserError(
+            f"output folder {out} cannot be made, as {place} is no folder that can be written; name another folder."
+        )
+
+
+def require_free(out: Path, why: str) -> None:
+    """Refuses a folder that `made_whole` could not put in place.
+
+    Args:
+        why: what would be wrong with writing into a folder that is not empty.
+
+    Raises:
+        UserError: the folder holds something, is a file, or cannot be made.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"output folder {out} is not empty, and {why}; name another folder.")
+    if out.exists() and out.samefile(Path.cwd()):
+        raise UserError(
+            f"output folder {out} is the working folder, which would be replaced under your feet; name another."
+        )
+    require_folder(out)
+
+
+@contextmanager
+def made_whole(out: Path) -> Iterator[Path]:
+    """Yields the path of a scratch folder beside `out`, which takes its place once the block has ended well.
+
+    Whatever ends the block otherwise takes the scratch folder away; that of a killed process goes at the next attempt.
+    """
+    out = out.resolve()
+    prefix = f".{out.name}.making-"
+    for left in out.parent.glob(f"{glob.escape(prefix)}*"):
+        process = left.name.removeprefix(prefix)
+        if process.isdecimal() and not _is_alive(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+    scratch = out.with_name(f"{prefix}{os.getpid()}")
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        if out.exists():
+            out.rmdir()
+        scratch.rename(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # alive, as another user's
+        return True
+    return True
