@@ -1,6 +1,6 @@
 # What the scripts of this folder share: a virtual environment in the checkout that holds this project. Source it.
 
-# Makes or reuses .venv, installs the project ($1: extras such as [dev]) when setup.py or torch changed, and puts it first on PATH.
+# Makes or reuses .venv, installs the project ($1: extras such as [dev]) when setup.py or the extras changed, and puts it first on PATH.
 ensure_environment() {
     local extras=${1:-} python=${PYTHON:-python3} venv=$REPO/.venv stamp
     "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || {

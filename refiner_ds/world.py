@@ -32,6 +32,7 @@ def world_from(environment: Mapping[str, str]) -> World:
         UserError: the launcher variables are incomplete or contradict each other.
     """
     if "RANK" not in environment and "WORLD_SIZE" not in environment:
+        _refuse_copies(environment)
         return World()
     rank, size = _integer(environment, "RANK"), _integer(environment, "WORLD_SIZE")
     if not 0 <= rank < size:
@@ -49,6 +50,16 @@ def world_from(environment: Mapping[str, str]) -> World:
             "start the job with torchrun, deepspeed or accelerate launch, which set both."
         )
     return World(rank, size, local_rank, local_size)
+
+
+def _refuse_copies(environment: Mapping[str, str]) -> None:
+    """Refuses what would be several worlds of one, all training the same run side by side."""
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        if environment.get(name, "1") != "1":
+            raise UserError(
+                f"{name} is {environment[name]} but RANK is not set, so every task would train the whole run for "
+                "itself; start one task a node, and in it torchrun or the deepspeed launcher."
+            )
 
 
 def _integer(environment: Mapping[str, str], name: str, default: str | None = None) -> int:

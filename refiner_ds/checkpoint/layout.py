@@ -11,11 +11,11 @@ COMMIT = "commit.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint: its folder, completed optimizer steps, time of writing (Unix seconds), and its commit."""
+    """A complete checkpoint: its folder, completed optimizer steps, its number in the order of writing, its commit."""
 
     path: Path
     step: int
-    written: float
+    number: int
     commit: dict[str, Any]
 
 
@@ -28,16 +28,16 @@ def read(path: Path) -> Checkpoint | None:
     """The checkpoint in a folder if it is complete: every file has the size, and the folder the name, of its commit."""
     try:
         commit = json.loads((path / COMMIT).read_text(encoding="utf-8"))
-        step, written = int(commit["step"]), float(commit["time"])
+        step, number = int(commit["step"]), int(commit["number"])
         sizes = {name: (path / name).stat().st_size for name in commit["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if path.name != name_of(step) or sizes != commit["files"]:
         return None
-    return Checkpoint(path, step, written, commit)
+    return Checkpoint(path, step, number, commit)
 
 
 def complete_checkpoints(folder: Path) -> list[Checkpoint]:
     """All complete checkpoints of a run's folder, in the order in which they were written."""
     found = [read(path) for path in folder.glob("checkpoint-*")]
-    return sorted((checkpoint for checkpoint in found if checkpoint), key=lambda c: (c.written, c.step))
+    return sorted((checkpoint for checkpoint in found if checkpoint), key=lambda c: c.number)

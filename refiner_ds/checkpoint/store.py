@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,19 +44,21 @@ def save(
         _sweep(folder)
     writer.barrier()
     writer.save(folder, scratch.name)
+    for path in scratch.rglob("*"):
+        _sync(path)  # on every rank: what one node has written, another cannot bring to disk
     writer.barrier()
     if world.is_main:
-        _commit(scratch, folder / name_of(step), {"step": step, "time": time.time(), **facts}, warn)
+        before = complete_checkpoints(folder)
+        number = before[-1].number + 1 if before else 0
+        _commit(scratch, folder / name_of(step), {"step": step, "number": number, **facts}, warn)
         for old in surplus([checkpoint.step for checkpoint in complete_checkpoints(folder)], total_limit):
             _delete(folder / name_of(old), warn)
     writer.barrier()
 
 
 def _commit(scratch: Path, final: Path, facts: dict[str, Any], warn: Callable[[str], None]) -> None:
-    """Syncs every file, writes the commit and renames the folder to its final name."""
+    """Writes and syncs the commit, and renames the folder to its final name."""
     files = sorted(path for path in scratch.rglob("*") if path.is_file())
-    for path in files:
-        _sync(path)
     sizes = {str(path.relative_to(scratch)): path.stat().st_size for path in files}
     (scratch / COMMIT).write_text(json.dumps({**facts, "files": sizes}, indent=1) + "\n", encoding="utf-8")
     _sync(scratch / COMMIT)

@@ -84,10 +84,10 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
             zero[name] = BUCKET_ELEMENTS
     precision = _precision(config, flags.mixed_precision)
     stage = zero.get("stage", 0)
-    if stage not in (1, 2) and not (stage == 0 and precision == "no"):
+    if stage not in (1, 2):
         raise UserError(
-            f"zero_optimization.stage {stage} with precision {precision} is not supported: stage 0 in 16 bits starts "
-            "AdamW one step late and stage 3 saves nothing at this size; take stage 1 or 2."
+            f"zero_optimization.stage {stage} is not supported: stage 0 shards nothing, and in 16 bits starts AdamW "
+            "one step late; stage 3 saves nothing at this size; take stage 1 or 2."
         )
     if unknown := _autos(config):
         raise UserError(f'"auto" for {", ".join(unknown)} has no rule here; write a number into the JSON.')
@@ -168,6 +168,9 @@ def _refuse_known_wrong(config: dict[str, Any]) -> None:
         and "the optimizer is torch's AdamW with the flags' --learning_rate and --adam_*; remove it",
         "scheduler": "scheduler" in config
         and "the schedule is --lr_scheduler and --lr_warmup_steps; remove the section",
+        "zero_optimization.compute_grad_norm": (
+            zero.get("compute_grad_norm") is False and "the norm of the gradients is what tells a broken run; remove it"
+        ),
         "zero_optimization.zenflow": "zenflow" in zero and "it cannot handle convolutions; remove it",
         "zero_optimization.elastic_checkpoint": (
             zero.get("elastic_checkpoint") and "with AdamW it saves checkpoints that cannot be loaded; remove it"

@@ -1,5 +1,6 @@
 """The curve of the loss as an inline SVG."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 900, 260
@@ -7,8 +8,8 @@ LEFT, RIGHT, BOTTOM, TOP = 50, WIDTH - 10, HEIGHT - 30, 10
 
 
 def loss_curve(losses: Mapping[int, float]) -> str:
-    """The loss by step: every value, and its running mean over a twentieth of the run."""
-    steps = sorted(losses)
+    """The loss by step: every finite value, and its running mean over a twentieth of the run."""
+    steps = sorted(step for step, loss in losses.items() if math.isfinite(loss))
     values = [losses[step] for step in steps]
     peak = max(values)
 

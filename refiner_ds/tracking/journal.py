@@ -1,8 +1,11 @@
 """The journal of a run: OUTPUT_DIR/metrics.jsonl, one JSON object a line. Training appends, and waits for nobody."""
 
 import json
+import math
+import os
 import time
 from pathlib import Path
+from typing import Any
 
 FILE_NAME = "metrics.jsonl"
 SETTINGS = "run.json"
@@ -15,27 +18,42 @@ class Journal:
     """Appends to the journal of a run; each line is one write, so that a reader sees whole lines."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / FILE_NAME).open("a", encoding="utf-8", buffering=1)
+        self._file = (folder / FILE_NAME).open("a+b", buffering=0)
+        if self._file.tell() and not self._ends_whole():
+            self._file.write(b"\n")  # after the half line of a run that was cut off
+
+    def _ends_whole(self) -> bool:
+        self._file.seek(-1, os.SEEK_END)
+        return self._file.read(1) == b"\n"
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Metrics after `step` completed optimizer steps, in full precision."""
-        self._write({"step": step, "time": time.time(), **values})
+        """Metrics after `step` completed optimizer steps, in full precision; inf and nan as words, which JSON lacks."""
+        finite = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+        self._write({"step": step, "time": time.time(), **finite})
 
     def picture(self, step: int, path: str) -> None:
         """A picture made after `step` completed optimizer steps, by its path within the run's folder."""
         self._write({"step": step, "time": time.time(), PICTURE: path})
 
     def _write(self, line: dict[str, object]) -> None:
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(json.dumps(line).encode() + b"\n")
 
 
 def read_metrics(folder: Path) -> dict[str, dict[int, float]]:
     """Every metric of a run by name and step; where a resumed run came by a step again, the later figure stands."""
     found: dict[str, dict[int, float]] = {}
     path = folder / FILE_NAME
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        entry = json.loads(line)
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        entry = read_line(line) or {}
         for name, value in entry.items():
             if name not in ("step", "time", PICTURE):
-                found.setdefault(name, {})[entry["step"]] = value
+                found.setdefault(name, {})[entry["step"]] = float(value)
     return found
+
+
+def read_line(line: bytes) -> dict[str, Any] | None:
+    """One line of the journal; None for the half line of a run that was cut off."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -24,7 +24,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from refiner_ds.tracking.journal import FILE_NAME, FINISHED, PICTURE, SETTINGS
+from refiner_ds.tracking.journal import FILE_NAME, FINISHED, PICTURE, SETTINGS, read_line
 
 STATE = "tracking.json"
 LOCK = ".tracking.lock"
@@ -38,10 +38,17 @@ PATIENCE_SECONDS = 600.0
 
 @dataclass
 class Shipped:
-    """What the server has: the run, and how many bytes of the journal."""
+    """What the server at `uri` has: the run, and how many bytes of the journal."""
 
     run_id: str
+    uri: str
     offset: int = 0
+
+
+def read_state(folder: Path) -> Shipped | None:
+    """What a run's server has, if it ever had anything."""
+    path = folder / STATE
+    return Shipped(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 class Shipper:
@@ -49,27 +56,34 @@ class Shipper:
 
     def __init__(self, folder: Path, uri: str, experiment: str) -> None:
         self._folder = folder
+        self._uri = _without_password(uri)
         self._client = MlflowClient(tracking_uri=uri)
         self._experiment = experiment
         self._shipped: Shipped | None = None
 
     def open_run(self) -> None:
         """Finds the job's run again, or creates it with its parameters: one run per job, however often it resumes."""
-        path = self._folder / STATE
-        if path.exists():
-            self._shipped = Shipped(**json.loads(path.read_text(encoding="utf-8")))
-            self._client.update_run(self._shipped.run_id, status="RUNNING")
+        known = read_state(self._folder)
+        if known and known.uri == self._uri:
+            self._client.update_run(known.run_id, status="RUNNING")
+            self._shipped = known
             return
-        known = self._client.get_experiment_by_name(self._experiment)
-        experiment = known.experiment_id if known else self._client.create_experiment(self._experiment)
-        run = self._client.create_run(experiment, run_name=self._folder.name).info.run_id
+        found = self._client.get_experiment_by_name(self._experiment)
+        experiment = found.experiment_id if found else self._client.create_experiment(self._experiment)
+        shipped = Shipped(self._client.create_run(experiment, run_name=self._folder.name).info.run_id, self._uri)
+        self._note(shipped)  # before anything else can fail, so that another attempt takes the same run
+        self._shipped = shipped
+
+    def ship_settings(self) -> None:
+        """Sends parameters and the settings file; parameters that the run has already keep their values."""
+        assert self._shipped is not None, "open_run comes first"
+        run = self._shipped.run_id
         settings = json.loads((self._folder / SETTINGS).read_text(encoding="utf-8"))
-        params = [Param(name, str(value)[:6000]) for name, value in _flat(settings)]
+        has = self._client.get_run(run).data.params
+        params = [Param(name, str(value)[:6000]) for name, value in _flat(settings) if name not in has]
         for start in range(0, len(params), 100):
             self._client.log_batch(run, params=params[start : start + 100])
         self._client.log_artifact(run, str(self._folder / SETTINGS))
-        self._shipped = Shipped(run)
-        self._note(self._shipped)
 
     def ship(self) -> bool:
         """Sends the next lines, if there are any; true once the server has all of them."""
@@ -83,7 +97,7 @@ class Shipper:
                 lines.append(line)
         if not lines:
             return True
-        entries = [json.loads(line) for line in lines]
+        entries = [entry for line in lines if (entry := read_line(line)) is not None]
         metrics = [metric for entry in entries for metric in _metrics(entry)]
         for start in range(0, len(metrics), METRICS_AT_ONCE):
             self._client.log_batch(self._shipped.run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
@@ -115,7 +129,7 @@ class Shipper:
 def _metrics(entry: dict[str, Any]) -> list[Metric]:
     when = int(entry["time"] * 1000)
     values = {name: value for name, value in entry.items() if name not in ("step", "time", PICTURE)}
-    return [Metric(name, value, when, entry["step"]) for name, value in values.items()]
+    return [Metric(name, float(value), when, entry["step"]) for name, value in values.items()]
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -145,6 +159,7 @@ def follow(folder: Path, uri: str, experiment: str, trainer: int | None) -> int:
         try:
             if not is_open:
                 shipper.open_run()
+                shipper.ship_settings()
                 is_open = True
             while not shipper.ship():
                 pass
@@ -156,7 +171,7 @@ def follow(folder: Path, uri: str, experiment: str, trainer: int | None) -> int:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             if complaint is None:
                 complaint = _without_password(str(error).splitlines()[0])
-                print(f"tracking: MLflow at {_without_password(uri)} does not answer ({complaint}); "
+                print(f"tracking: MLflow at {_without_password(uri)} does not take the metrics ({complaint}); "
                       f"{FILE_NAME} keeps everything until it does", file=sys.stderr)  # fmt: skip
         if has_ended:
             deadline = deadline or time.monotonic() + PATIENCE_SECONDS
@@ -177,7 +192,9 @@ def main() -> int:
     parser.add_argument("--experiment", default="refiner_ds", help="MLflow experiment of the run")
     parser.add_argument("--trainer", type=int, help="process to follow until it ends; without it, ship what is there")
     options = parser.parse_args()
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    known = read_state(options.output_dir)
+    # a resumed run goes on where it was tracked, from whatever folder it is started
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or (known.uri if known else f"sqlite:///{Path.cwd()}/mlflow.db")
     with (options.output_dir / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the shipper of an interrupted run may still be sending
         return follow(options.output_dir, uri, options.experiment, options.trainer)

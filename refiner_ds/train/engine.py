@@ -1,11 +1,8 @@
 """The ZeRO engine: the only importer of deepspeed. Process group, precision, sharded AdamW, its shards on disk."""
 
-import contextlib
-import io
 import logging
 import os
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from refiner_ds.config.deepspeed import Resolved
+from refiner_ds.errors import UserError
 from refiner_ds.world import World
 
 # deepspeed picks its accelerator on import, and warns where it has to guess
@@ -24,7 +22,6 @@ import deepspeed
 from deepspeed.comm.torch import TorchBackend
 from deepspeed.utils import (
     safe_set_full_fp32_param,
-    zero_to_fp32,
 )
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,6 +50,11 @@ def start_process_group(world: World, timeout: timedelta) -> torch.device:
     TorchBackend.new_group = lambda self, ranks: torch.distributed.new_group(ranks, timeout=timeout)
     warnings.filterwarnings("ignore", ".*all_gather_into_tensor.*deprecated", FutureWarning)  # deepspeed's to mend
     cuda = torch.cuda.is_available()
+    if cuda and world.local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"this node has {torch.cuda.device_count()} GPUs and is given {world.local_size} ranks, but a rank needs "
+            "one of its own; start as many ranks as there are GPUs."
+        )
     device = torch.device("cuda", world.local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
@@ -71,7 +73,7 @@ class Engine:
         self._clipping = float(config.json["gradient_clipping"])
         self._adamw = adamw
         exact = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}  # on the CPU
-        network.to(device)
+        network.to(device).train()
         optimizer = torch.optim.AdamW(
             network.parameters(),
             lr=0.0,
@@ -104,9 +106,9 @@ class Engine:
         self._engine.step()
 
     @property
-    def was_applied(self) -> bool:
-        """Whether the latest update changed the weights; false where gradients were not finite."""
-        return bool(self._engine.was_step_applied())
+    def skipped_steps(self) -> int:
+        """Updates that were skipped since the run began, resumed or not, because gradients were not finite."""
+        return int(self._engine.skipped_steps)
 
     @property
     def gradient_norm(self) -> Tensor:
@@ -132,7 +134,9 @@ class Engine:
 
         Clipping and AdamW's hyperparameters keep their present values, not those that were saved.
         """
-        self._engine.load_checkpoint(str(folder), tag=tag)
+        path, _ = self._engine.load_checkpoint(str(folder), tag=tag)
+        if path is None:  # deepspeed only warns
+            raise RuntimeError(f"{folder / tag} cannot be read on this rank; is the folder shared by all nodes?")
         self._optimizer.clip_grad = self._clipping
         for group in self._optimizer.param_groups:
             group.update(betas=self._adamw.betas, weight_decay=self._adamw.weight_decay, eps=self._adamw.epsilon)
@@ -147,6 +151,21 @@ class Engine:
         torch.distributed.all_reduce(values)
         return values
 
+    def require_agreement(self, what: str) -> None:
+        """Ends every rank where they do not all say the same, e.g. because nodes see different folders. All must call.
+
+        Raises:
+            UserError: on all ranks; tells what rank 0 and the first rank that differs say.
+        """
+        said: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(said, what)
+        for rank, other in enumerate(said):
+            if other != said[0]:
+                raise UserError(
+                    f"the ranks do not agree on what to train: rank 0 has {said[0]} and rank {rank} has {other}; "
+                    "put shards, base and output folder where all nodes see them, and start all with one command."
+                )
+
     def barrier(self) -> None:
         """Waits for all ranks. All ranks must call."""
         torch.distributed.barrier()
@@ -155,10 +174,3 @@ class Engine:
         """Leaves the process group. All ranks must call."""
         self._engine.destroy()
         torch.distributed.destroy_process_group()
-
-
-def read_master_weights(folder: Path, tag: str) -> Mapping[str, Tensor]:
-    """The network's fp32 weights by name, joined from the shards of all ranks; needs no process group."""
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):  # it narrates
-        return zero_to_fp32.get_fp32_state_dict_from_zero_checkpoint(str(folder), tag)

@@ -1,6 +1,8 @@
 """The folder of a run: whose it is, where it continues, and the resolved settings that lie in it."""
 
+import fcntl
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from refiner_ds.errors import UserError
 from refiner_ds.tracking.journal import FINISHED, SETTINGS
 
 LATEST = "latest"
+LOCK = ".lock"
 
 
 def require_own(folder: Path, identity: dict[str, Any]) -> None:
@@ -41,11 +44,16 @@ def _first_difference(held: dict[str, Any], identity: dict[str, Any]) -> str | N
     return None
 
 
-def checkpoint_to_resume(folder: Path, choice: str, num_ranks: int, identity: dict[str, Any]) -> Checkpoint | None:
+def checkpoint_to_resume(
+    folder: Path, choice: str, shards: dict[str, Any], identity: dict[str, Any]
+) -> Checkpoint | None:
     """The checkpoint that --resume_from_checkpoint names: the newest complete one, or a given one; None starts afresh.
 
+    Args:
+        shards: what decides how the optimizer is cut: number of ranks, precision, ZeRO stage.
+
     Raises:
-        UserError: the given one is not complete, or it was written by another run or number of ranks.
+        UserError: the given one is not complete, or it was written by another run or with other shards.
     """
     if choice == LATEST:
         found = complete_checkpoints(folder)
@@ -64,12 +72,30 @@ def checkpoint_to_resume(folder: Path, choice: str, num_ranks: int, identity: di
             f"{checkpoint.path} belongs to another run: {difference}; "
             "name a checkpoint of this run, or export it and train on from the export."
         )
-    if checkpoint.commit.get("num_ranks") != num_ranks:
+    if difference := _first_difference(checkpoint.commit, shards):
         raise UserError(
-            f"{checkpoint.path} was written by {checkpoint.commit.get('num_ranks')} ranks and this run has {num_ranks},"
-            " which cannot read its optimizer shards; start as many ranks, or export it and train on from the export."
+            f"{checkpoint.path} cannot be continued: {difference}, so its optimizer shards do not fit; "
+            "start as it was written, or export it and train on from the export."
         )
     return checkpoint
+
+
+def hold(folder: Path) -> None:
+    """Takes the folder for this process until it ends, however it ends; rank 0 calls this.
+
+    Raises:
+        UserError: another job is training in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # never closed: the system lets go of it at the end
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(
+            f"--output_dir {folder} is being trained in by another job, and two would overwrite each other's "
+            "checkpoints; wait for it, end it, or name another folder."
+        ) from error
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:

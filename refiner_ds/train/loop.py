@@ -55,13 +55,15 @@ def train(
         result = optimizer_step(refiner, engine, batches, accumulation_steps, rate, seed)
         done, is_last = step + 1, step + 1 == times.last
         meter.add(done, rate, result)
-        if is_last or _is_time(done, times.logging) or _is_time(done, times.checkpointing):
+        if is_last or any(
+            _is_time(done, interval) for interval in (times.logging, times.checkpointing, times.validation)
+        ):
             for line in meter.read():
                 hooks.log(*line)
         with meter.pause():
             if is_last or _is_time(done, times.checkpointing):
                 hooks.save(done)
-            if times.validation and (is_last or _is_time(done, times.validation)):
+            if _is_time(done, times.validation) or (is_last and times.validation):
                 hooks.validate(done)
 
 

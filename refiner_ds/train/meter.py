@@ -15,14 +15,12 @@ class Meter:
 
     engine: Engine
     pairs_per_step: int
-    skipped_steps: int = 0
     _results: list[tuple[int, float, StepResult]] = field(default_factory=list)
     _since: float = field(default_factory=time.perf_counter)
 
     def add(self, step: int, learning_rate: float, result: StepResult) -> None:
         """Notes the result of update `step` = 1, 2, ...; nothing is read from the device."""
         self._results.append((step, learning_rate, result))
-        self.skipped_steps += not result.was_applied
 
     def pause(self) -> "Pause":
         """A context whose time does not count as training: validation, checkpoints."""
@@ -40,7 +38,7 @@ class Meter:
         for (step, learning_rate, _), row in zip(self._results, table, strict=True):
             metrics = {f"train/{name}": value for name, value in zip([*names, "grad_norm"], row, strict=True)}
             lines.append((step, {**metrics, "train/lr": learning_rate, "train/pairs_per_s": rate}))
-        lines[-1][1]["train/skipped_steps"] = self.skipped_steps
+        lines[-1][1]["train/skipped_steps"] = self.engine.skipped_steps
         lines[-1][1]["train/loss_scale"] = self.engine.loss_scale
         self._results, self._since = [], time.perf_counter()
         return lines

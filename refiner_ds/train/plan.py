@@ -34,6 +34,11 @@ class Plan:
     learning_rate: float
 
     @property
+    def shards(self) -> dict[str, Any]:
+        """What decides how the optimizer is cut over the ranks, and so which checkpoints can be continued."""
+        return _shards(self.resolved, self.world)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What makes two commands the same run."""
         return _identity(self.flags, self.index, self.resolved)
@@ -64,7 +69,9 @@ def make_plan(flags: Train, world: World) -> Plan:
         )
     identity = _identity(flags, index, resolved)
     require_own(flags.output_dir, identity)
-    checkpoint = checkpoint_to_resume(flags.output_dir, flags.resume_from_checkpoint, world.size, identity)
+    checkpoint = checkpoint_to_resume(
+        flags.output_dir, flags.resume_from_checkpoint, _shards(resolved, world), identity
+    )
     last = order.steps_of(flags.num_train_epochs) if flags.max_train_steps is None else flags.max_train_steps
     times = Times(
         first=checkpoint.step if checkpoint else 0,
@@ -87,3 +94,7 @@ def _identity(flags: Train, index: Index, resolved: Resolved) -> dict[str, Any]:
         "buckets": flags.buckets,
         "global_batch_size": resolved.global_batch_size,
     }
+
+
+def _shards(resolved: Resolved, world: World) -> dict[str, Any]:
+    return {"num_ranks": world.size, "precision": resolved.precision, "stage": resolved.stage}

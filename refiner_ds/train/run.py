@@ -4,7 +4,6 @@ import dataclasses
 import os
 import platform
 import subprocess
-import sys
 import time
 from datetime import timedelta
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from refiner_ds import __version__
 from refiner_ds.checkpoint import store
 from refiner_ds.checkpoint.layout import name_of
 from refiner_ds.config.verbs import Train
@@ -27,7 +27,7 @@ from refiner_ds.tracking.journal import Journal
 from refiner_ds.tracking.start import LOG, start_shipper
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import AdamW, Engine, start_process_group
-from refiner_ds.train.folder import write_finished, write_settings
+from refiner_ds.train.folder import hold, write_finished, write_settings
 from refiner_ds.train.loop import Hooks, train
 from refiner_ds.train.plan import Plan, make_plan
 from refiner_ds.train.schedule import schedule_of
@@ -41,7 +41,8 @@ def run(flags: Train) -> None:
     """Trains; under a launcher every rank runs this. Exits with 2 after a mistake that a person can mend.
 
     Raises:
-        UserError: on rank 0, before anything is written.
+        UserError: on rank 0 for what is wrong with the command, before anything is written; on any rank for a sample
+            that cannot be read.
     """
     world = world_from(os.environ)
     try:
@@ -50,11 +51,15 @@ def run(flags: Train) -> None:
         sampling = refiner.sampling.but(flags.validation_steps, flags.validation_guidance_scale)
         _require_crops(plan.split.buckets, refiner.crop_factor)
         require_folder(flags.output_dir)
-    except UserError:
+        if world.is_main:
+            hold(flags.output_dir)
+    except UserError as error:
         if world.is_main:
             raise
-        time.sleep(3)  # launchers end all ranks at the first that ends; let rank 0 say why
-        sys.exit(2)
+        time.sleep(
+            3
+        )  # a mistake of the command is rank 0's to tell, and launchers end all ranks at the first that ends
+        raise UserError(f"rank {world.rank} on {platform.node()}: {error}") from error
     _train(plan, refiner, sampling)
 
 
@@ -75,6 +80,7 @@ def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling) -> None:
     engine = Engine(refiner.network, plan.resolved, adamw, device)
     refiner.place(device, engine.dtype)
     refiner.prepare_training(flags.condition_dropout_prob, flags.source_loss_weight)
+    engine.require_agreement(f"{plan.identity}, steps {plan.times.first} to {plan.times.last}")
     if plan.checkpoint:
         engine.load(plan.checkpoint.path.parent, plan.checkpoint.path.name)
 
@@ -104,9 +110,8 @@ def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling) -> None:
     engine.barrier()
     if world.is_main:
         write_finished(flags.output_dir, plan.times.last)
-        console.say(
-            f"finished: {flags.output_dir / name_of(plan.times.last)}, figures in {flags.output_dir}/metrics.jsonl"
-        )
+        last = name_of(max(plan.times.first, plan.times.last))
+        console.say(f"finished: {flags.output_dir / last}, figures in {flags.output_dir}/metrics.jsonl")
     engine.close()
     if shipper:
         _wait_for(shipper, flags.output_dir, console)
@@ -118,9 +123,7 @@ def _hooks(
     flags, world = plan.flags, plan.world
     facts = {
         **plan.identity,
-        "num_ranks": world.size,
-        "precision": plan.resolved.precision,
-        "stage": plan.resolved.stage,
+        **plan.shards,
     }
     held_out = Split.of(plan.index, "val", flags.shards, plan.split.buckets, flags.seed)
 
@@ -152,7 +155,7 @@ def _hooks(
 def _settings(plan: Plan) -> dict[str, Any]:
     """The resolved configuration: what was asked for, what came of it, and with which versions."""
     train_settings = {name: value for name, value in dataclasses.asdict(plan.flags).items() if name != "tracking_uri"}
-    packages = ("refiner_ds", "torch", "deepspeed", "diffusers", "transformers")
+    packages = ("torch", "deepspeed", "diffusers", "transformers")
     return {
         "identity": plan.identity,
         "train": train_settings,
@@ -160,7 +163,11 @@ def _settings(plan: Plan) -> dict[str, Any]:
         "steps": plan.times.last,
         "num_ranks": plan.world.size,
         "learning_rate": plan.learning_rate,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": {
+            "refiner_ds": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
     }
 
 
@@ -182,7 +189,12 @@ def _say_header(console: Console, plan: Plan, device: torch.device) -> None:
     for bucket, count in small.items():
         console.say(f"note: bucket {bucket} has {count} samples, fewer than a global batch; its batches repeat samples")
     if plan.checkpoint:
-        console.say(f"continuing from {plan.checkpoint.path}")
+        is_done = times.first >= times.last
+        console.say(
+            f"nothing left to train after {plan.checkpoint.path}"
+            if is_done
+            else f"continuing from {plan.checkpoint.path}"
+        )
 
 
 def _wait_for(shipper: subprocess.Popen, folder: Path, console: Console) -> None:

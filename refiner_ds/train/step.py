@@ -13,11 +13,10 @@ from refiner_ds.train.engine import Engine
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimizer step leaves for the log, still on the device: mean losses by name and the gradient norm."""
+    """What one optimizer step leaves for the log, still on the device: mean losses by name, and the gradient norm."""
 
     losses: dict[str, Tensor]
     gradient_norm: Tensor
-    was_applied: bool
 
 
 def optimizer_step(
@@ -40,4 +39,4 @@ def optimizer_step(
             sums[name] = (
                 sums.get(name, torch.zeros_like(loss, requires_grad=False)) + loss.detach() / accumulation_steps
             )
-    return StepResult(sums, engine.gradient_norm, engine.was_applied)
+    return StepResult(sums, engine.gradient_norm)

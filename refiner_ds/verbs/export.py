@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from refiner_ds.checkpoint.export import read_master_weights
 from refiner_ds.checkpoint.layout import Checkpoint, complete_checkpoints, read
 from refiner_ds.config.verbs import Export
 from refiner_ds.errors import UserError
 from refiner_ds.folders import made_whole, require_free
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
-from refiner_ds.train.engine import read_master_weights
 
 
 def run(options: Export) -> None:
@@ -15,7 +15,7 @@ def run(options: Export) -> None:
     require_free(options.out, "an export is never mixed")
     checkpoint = _find(options.checkpoint)
     refiner = UnclipRefiner(checkpoint.commit["pretrained_model_name_or_path"])
-    weights = dict(read_master_weights(checkpoint.path.parent, checkpoint.path.name))
+    weights = read_master_weights(checkpoint.path)
     with made_whole(options.out) as scratch:
         refiner.save(scratch, weights)
     print(f"refiner of step {checkpoint.step} in {options.out}")

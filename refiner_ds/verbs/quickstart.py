@@ -61,7 +61,7 @@ def _steps(out: Path) -> list[Step]:
     return [
         _verb("draw streets to train on", street / "manifest.json", "example", street, *TRAINING_STREETS, *DRAWING),
         _verb("draw other streets to test on", other / "manifest.json", "example", other, *OTHER_STREETS, *DRAWING),
-        _verb("make a tiny base checkpoint", base / "model_index.json", "base", base, "--size", "tiny"),
+        _verb("make a tiny base checkpoint", base / "model_index.json", "base", base, "--pictures", street),
         _verb("pack the pictures into shards", shards / "index.json", "pack", street / "manifest.json", shards),
         Step("train under DeepSpeed ZeRO-2", _training(base, shards, training), training / FINISHED),
         _verb("export the refiner", refiner / "model_index.json", "export", training, refiner),
@@ -80,9 +80,9 @@ def _verb(what: str, done: Path, *arguments: object) -> Step:
 
 def _training(base: Path, shards: Path, training: Path) -> list[str]:
     """Training under the deepspeed launcher on every GPU there is, or on two CPU ranks."""
-    ranks = torch.cuda.device_count() or 2
     launcher: dict[str, object] = {
-        "--num_gpus": ranks,
+        # the launcher takes the GPUs that it may see by itself; given a number, it forgets which those are
+        **({} if torch.cuda.is_available() else {"--num_gpus": 2}),
         "--master_port": _free_port(),
         "--log_level": "error",
         "--module": "refiner_ds.train",
@@ -93,18 +93,18 @@ def _training(base: Path, shards: Path, training: Path) -> list[str]:
         "--output_dir": training,
         "--deepspeed_config": Path(__file__).parents[2] / "ds_configs" / _configuration(),
         "--buckets": BUCKETS,
-        "--max_train_steps": 900,
+        "--max_train_steps": 1100,
         "--train_batch_size": 4,
         "--gradient_accumulation_steps": 1,
         "--learning_rate": 1.5e-3,
         "--lr_scheduler": "cosine",
         "--lr_warmup_steps": 50,
         "--adam_beta2": 0.99,
-        "--source_loss_weight": 0.1,
-        "--condition_dropout_prob": 0.01,
-        "--checkpointing_steps": 450,
+        "--source_loss_weight": 0.02,
+        "--condition_dropout_prob": 0,
+        "--checkpointing_steps": 550,
         "--checkpoints_total_limit": 2,
-        "--validation_epochs": 25,
+        "--validation_epochs": 40,
         "--dataloader_num_workers": 1,
         "--tracking_uri": f"sqlite:///{training.parent.resolve()}/mlflow.db",
     }

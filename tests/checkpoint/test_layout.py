@@ -15,7 +15,7 @@ def write(folder: Path, name: str, **facts: object) -> Path:
     (path / "weights.pt").write_bytes(b"w" * 100)
     (path / "part" / "rank0.pt").write_bytes(b"o" * 30)
     files = {"weights.pt": 100, "part/rank0.pt": 30}
-    (path / "commit.json").write_text(json.dumps({"time": 0.0, "files": files, **facts}))
+    (path / "commit.json").write_text(json.dumps({"number": 0, "files": files, **facts}))
     return path
 
 
@@ -66,8 +66,8 @@ def test_what_only_looks_like_a_checkpoint_is_none(tmp_path, damage):
 
 
 def test_checkpoints_come_in_the_order_of_writing_whatever_their_numbers(tmp_path):
-    for time, step in enumerate((90, 200, 1000, 150)):  # the last after a return to an older one
-        write(tmp_path, name_of(step), step=step, time=float(time))
+    for number, step in enumerate((90, 200, 1000, 150)):  # the last after a return to an older one
+        write(tmp_path, name_of(step), step=step, number=number)
     (tmp_path / "checkpoint-7").write_text("a file")
     assert [checkpoint.step for checkpoint in complete_checkpoints(tmp_path)] == [90, 200, 1000, 150]
 

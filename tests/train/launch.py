@@ -1,10 +1,12 @@
 """Starts training as a user would, under each launcher, and reads what it left."""
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 REPO = Path(__file__).parents[2]
@@ -43,17 +45,7 @@ def torchrun() -> list[str]:
 
 def start(launcher: list[str], flags: dict[str, object]) -> subprocess.CompletedProcess:
     """Runs a launcher with the flags to its end; whatever it started is ended with it."""
-    arguments = [str(part) for pair in flags.items() for part in pair]
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, *launcher, *arguments],
-        cwd=REPO,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = _launch(launcher, flags)
     try:
         output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
@@ -61,6 +53,44 @@ def start(launcher: list[str], flags: dict[str, object]) -> subprocess.Completed
         output, _ = process.communicate()
         raise AssertionError(f"training did not end within {TIMEOUT_SECONDS} s:\n{output[-3000:]}") from None
     return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+
+def kill_once(launcher: list[str], flags: dict[str, object], sign: Path) -> None:
+    """Runs a launcher and kills it and all its ranks, as a power cut would, as soon as the file `sign` is there."""
+    process = _launch(launcher, flags)
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not sign.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for child in (process.pid, *_descendants(process.pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, 9)
+    output, _ = process.communicate()
+    assert sign.exists(), output[-3000:]
+
+
+def _descendants(process: int) -> list[int]:
+    """All processes below one, whatever session they are in."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+    found = [process]
+    for parent in found:  # grows while it is walked, down to the last generation
+        found += [child for child, its in parents.items() if its == parent]
+    return found[1:]
+
+
+def _launch(launcher: list[str], flags: dict[str, object]) -> subprocess.Popen:
+    arguments = [str(part) for pair in flags.items() for part in pair]
+    return subprocess.Popen(
+        [sys.executable, *launcher, *arguments],
+        cwd=REPO,
+        env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def losses(folder: Path) -> dict[int, float]:

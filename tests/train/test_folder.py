@@ -1,16 +1,19 @@
 """The folder of a run: its own is taken, all others are refused by name, and resuming finds the right checkpoint."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from refiner_ds.checkpoint.store import save
 from refiner_ds.errors import UserError
-from refiner_ds.train.folder import checkpoint_to_resume, require_own, write_finished, write_settings
+from refiner_ds.train.folder import checkpoint_to_resume, hold, require_own, write_finished, write_settings
 from refiner_ds.world import World
 
 IDENTITY = {"shards_digest": "0123456789abcdef", "base": "models/base", "seed": 0, "global_batch_size": 8}
+SHARDS = {"num_ranks": 2, "precision": "bf16", "stage": 2}
 
 
 class Files:
@@ -30,7 +33,7 @@ def run(tmp_path):
     folder = tmp_path / "run"
     write_settings(folder, {"identity": IDENTITY})
     for step in (5, 10):
-        save(Files(), World(), folder, step, {**IDENTITY, "num_ranks": 2}, None, print)
+        save(Files(), World(), folder, step, {**IDENTITY, **SHARDS}, None, print)
     return folder
 
 
@@ -71,21 +74,21 @@ def test_a_file_is_no_folder_for_a_run(tmp_path):
 
 
 def test_latest_is_the_newest_complete_checkpoint(run):
-    found = checkpoint_to_resume(run, "latest", 2, IDENTITY)
+    found = checkpoint_to_resume(run, "latest", SHARDS, IDENTITY)
     assert found is not None and found.step == 10
     (run / "checkpoint-10" / "weights.pt").write_bytes(b"cut")
-    found = checkpoint_to_resume(run, "latest", 2, IDENTITY)
+    found = checkpoint_to_resume(run, "latest", SHARDS, IDENTITY)
     assert found is not None and found.step == 5
 
 
 def test_latest_of_a_folder_without_checkpoints_starts_afresh(tmp_path):
-    assert checkpoint_to_resume(tmp_path, "latest", 2, IDENTITY) is None
-    assert checkpoint_to_resume(tmp_path / "new", "latest", 2, IDENTITY) is None
+    assert checkpoint_to_resume(tmp_path, "latest", SHARDS, IDENTITY) is None
+    assert checkpoint_to_resume(tmp_path / "new", "latest", SHARDS, IDENTITY) is None
 
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_checkpoint_can_be_named_by_its_path_or_within_the_run(run, whole):
-    found = checkpoint_to_resume(run, str(run / "checkpoint-5") if whole else "checkpoint-5", 2, IDENTITY)
+    found = checkpoint_to_resume(run, str(run / "checkpoint-5") if whole else "checkpoint-5", SHARDS, IDENTITY)
     assert found is not None and (found.step, found.path) == (5, run / "checkpoint-5")
 
 
@@ -96,22 +99,37 @@ def test_a_checkpoint_that_is_not_there_or_not_whole_is_refused_by_name(run):
             rf"--resume_from_checkpoint {choice} is no complete checkpoint.*name a checkpoint-STEP folder, or 'latest'"
         )
         with pytest.raises(UserError, match=words):
-            checkpoint_to_resume(run, choice, 2, IDENTITY)
+            checkpoint_to_resume(run, choice, SHARDS, IDENTITY)
 
 
 @pytest.mark.parametrize("choice", ["latest", "checkpoint-5"])
 def test_a_checkpoint_of_another_run_is_refused_by_the_first_setting_that_differs(run, choice):
     words = r"checkpoint-\d+ belongs to another run: its seed is 0 and this one's is 1; name a checkpoint of this run"
     with pytest.raises(UserError, match=words):
-        checkpoint_to_resume(run, choice, 2, {**IDENTITY, "seed": 1, "global_batch_size": 16})
+        checkpoint_to_resume(run, choice, SHARDS, {**IDENTITY, "seed": 1, "global_batch_size": 16})
 
 
 @pytest.mark.parametrize("choice", ["latest", "checkpoint-5"])
-def test_another_number_of_ranks_is_refused_with_both_numbers(run, choice):
-    with pytest.raises(
-        UserError, match=r"checkpoint-\d+ was written by 2 ranks and this run has 4.*start as many ranks"
-    ):
-        checkpoint_to_resume(run, choice, 4, IDENTITY)
+@pytest.mark.parametrize(("name", "other"), [("num_ranks", 4), ("precision", "fp16"), ("stage", 1)])
+def test_shards_that_do_not_fit_are_refused_with_both_values(run, choice, name, other):
+    words = rf"checkpoint-\d+ cannot be continued: its {name} is {SHARDS[name]} and this one's is {other}"
+    with pytest.raises(UserError, match=words):
+        checkpoint_to_resume(run, choice, {**SHARDS, name: other}, IDENTITY)
+
+
+def test_two_jobs_cannot_hold_one_folder_and_a_dead_one_holds_none(tmp_path):
+    program = (
+        "import sys, pathlib; from refiner_ds.train.folder import hold\n"
+        "hold(pathlib.Path(sys.argv[1])); print('held', flush=True); input()"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "run"]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout.readline() == b"held\n"
+    with pytest.raises(UserError, match="is being trained in by another job"):
+        hold(tmp_path / "run")
+    first.kill()
+    first.wait()
+    hold(tmp_path / "run")
 
 
 def test_the_settings_lie_beside_the_run_and_the_marker_only_at_its_end(tmp_path):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from refiner_ds.checkpoint.export import read_master_weights
 from refiner_ds.cli import main
 from refiner_ds.refiners.unclip.repair import UnclipRefinerPipeline
-from refiner_ds.train.engine import read_master_weights
-from tests.train.launch import REPO, accelerate, deepspeed, losses, start, torchrun
+from tests.train.launch import REPO, accelerate, deepspeed, kill_once, losses, start, torchrun
 
 pytestmark = pytest.mark.slow
 ZERO2 = REPO / "ds_configs" / "zero2_bf16.json"
@@ -77,7 +77,7 @@ def test_every_step_has_its_metrics_and_the_validation_its_pictures(whole):
 def test_the_optimizer_is_sharded_over_the_ranks(whole):
     folder, _ = whole
     sizes = [path.stat().st_size for path in sorted((folder / "checkpoint-8").glob("*zero_pp_rank_*optim_states.pt"))]
-    numbers = sum(weight.numel() for weight in read_master_weights(folder, "checkpoint-8").values())
+    numbers = sum(weight.numel() for weight in read_master_weights(folder / "checkpoint-8").values())
     assert len(sizes) == 2
     for size in sizes:  # fp32 weights and two moments, half of each
         assert size == pytest.approx(numbers * 12 / 2, rel=0.05)
@@ -105,15 +105,17 @@ def test_the_run_is_one_mlflow_run_with_its_settings_and_metrics(whole, flags):
     assert any("validation" in artifact.path for artifact in client.list_artifacts(run_id, "images"))
 
 
-def test_an_interrupted_run_continues_with_the_very_losses_of_the_whole_one(whole, flags, tmp_path):
-    settings = {**flags, "--output_dir": tmp_path / "run", "--deepspeed_config": ZERO2, "--max_train_steps": 5}
+def test_a_killed_run_continues_with_the_very_losses_of_the_whole_one(whole, flags, tmp_path):
+    folder = tmp_path / "run"
+    settings = {**flags, "--output_dir": folder, "--deepspeed_config": ZERO2, "--max_train_steps": 8}
     settings |= {"--checkpointing_steps": 2, "--checkpoints_total_limit": 1}
-    first = start(deepspeed("--module", "refiner_ds.train"), settings)
-    assert first.returncode == 0, first.stdout[-3000:]
-    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-5"]
-    second = start(deepspeed("--module", "refiner_ds.train"), {**settings, "--max_train_steps": 8})
-    assert "continuing from" in second.stdout and "checkpoint-5" in second.stdout
-    assert losses(tmp_path / "run") == losses(whole[0])  # to the last bit
+    kill_once(deepspeed("--module", "refiner_ds.train"), settings, folder / "checkpoint-4" / "commit.json")
+    assert not (folder / "finished.json").exists()
+    again = start(deepspeed("--module", "refiner_ds.train"), settings)
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert "continuing from" in again.stdout
+    assert losses(folder) == losses(whole[0])  # to the last bit
+    assert [path.name for path in folder.glob("*checkpoint-*")] == ["checkpoint-8"]
 
 
 @pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
@@ -144,6 +146,10 @@ def test_the_other_configurations_compute_the_same(whole, flags, tmp_path, name)
     assert done.returncode == 0, done.stdout[-3000:]
     expected = losses(whole[0])
     assert losses(tmp_path / "run") == pytest.approx({step: expected[step] for step in (1, 2, 3)}, rel=2e-2)
+    masters = read_master_weights(tmp_path / "run" / "checkpoint-3")
+    state = torch.load(tmp_path / "run" / "checkpoint-3" / "mp_rank_00_model_states.pt", weights_only=False)
+    for parameter, weight in state["module"].items():  # what was trained with is the masters, rounded
+        assert torch.equal(masters[parameter].to(weight.dtype), weight), parameter
 
 
 def test_fp16_learns_with_its_scaled_loss(flags, tmp_path):
@@ -169,10 +175,12 @@ def test_the_export_is_a_true_pipeline_that_repairs_and_is_evaluated(whole, shar
     assert main(["export", str(folder), str(model)]) == 0
     pipeline = UnclipRefinerPipeline.from_pretrained(model)
     assert pipeline.unet.config.in_channels == 8
-    masters = read_master_weights(folder, "checkpoint-8")
+    masters = read_master_weights(folder / "checkpoint-8")
     for name, weight in pipeline.unet.state_dict().items():
         assert torch.equal(weight, masters[name]), name
     assert not list(model.rglob("*.bin"))
+    grey = Image.new("RGB", (50, 46), "grey")
+    assert pipeline(grey, grey, num_inference_steps=1, guidance_scale=1.0).size == (50, 46)
 
     rng = np.random.default_rng(0)
     for name in ("render", "cond"):

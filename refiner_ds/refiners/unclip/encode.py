@@ -32,8 +32,8 @@ class Encoder:
         self._vae = parts.vae
         self._image_encoder = parts.image_encoder
         self._image_size = parts.feature_extractor.size["shortest_edge"]
-        self._image_mean = parts.feature_extractor.image_mean
-        self._image_std = parts.feature_extractor.image_std
+        self._image_mean = torch.tensor(parts.feature_extractor.image_mean).view(3, 1, 1)
+        self._image_std = torch.tensor(parts.feature_extractor.image_std).view(3, 1, 1)
         self._tokenizer = parts.tokenizer
         self._text_encoder = parts.text_encoder
         self.factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
@@ -71,8 +71,9 @@ class Encoder:
         resized = interpolate(pictures.float(), shape, mode="bicubic", antialias=True).round().clamp(0, 255)
         top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
         square = resized[..., top : top + size, left : left + size] / 255.0
-        mean, std = (square.new_tensor(values).view(3, 1, 1) for values in (self._image_mean, self._image_std))
-        pixels = ((square - mean) / std).to(self._image_encoder.dtype)
+        # after the first batch they are where they are needed, and copying them waits for nothing
+        self._image_mean, self._image_std = self._image_mean.to(square.device), self._image_std.to(square.device)
+        pixels = ((square - self._image_mean) / self._image_std).to(self._image_encoder.dtype)
         return self._image_encoder(pixels).image_embeds.float()
 
     @torch.no_grad()

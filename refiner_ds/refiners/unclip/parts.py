@@ -105,7 +105,9 @@ def _folder(base: str) -> str:
             f"model {base} is no folder, so there are no networks to load; name a checkpoint folder or a hub id."
         )
     try:
-        return snapshot_download(base, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.bin"])
+        return snapshot_download(
+            base, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.bin"], ignore_patterns=["*fp16*"]
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"model {base} is neither a folder here nor to be had from the hub ({str(error).splitlines()[0]}); "

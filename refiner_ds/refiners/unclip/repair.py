@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -12,7 +14,7 @@ from refiner_ds.batch import to_bytes
 from refiner_ds.chance import key_of
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.encode import Encoder
-from refiner_ds.refiners.unclip.network import source_computed_once
+from refiner_ds.refiners.unclip.network import make_refiner, source_computed_once
 from refiner_ds.refiners.unclip.objective import ClassVector
 from refiner_ds.refiners.unclip.parts import Parts
 
@@ -21,7 +23,7 @@ NEGATIVE_PROMPT = "low quality, bad quality"
 
 
 class UnclipRefinerPipeline(DiffusionPipeline):
-    """The parts of a refiner as one saved and loaded folder; `repair` does the work."""
+    """A refiner as one folder in diffusers' layout: `UnclipRefinerPipeline.from_pretrained(folder)(render, cond)`."""
 
     def __init__(
         self,
@@ -47,6 +49,23 @@ class UnclipRefinerPipeline(DiffusionPipeline):
             image_normalizer=image_normalizer,
             image_noising_scheduler=image_noising_scheduler,
         )
+        if unet is not None:
+            make_refiner(unet)
+
+    def __call__(
+        self,
+        render: Image.Image,
+        cond: Image.Image,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 10.0,
+        seed: int = 0,
+    ) -> Image.Image:
+        """The repaired picture of a render, with a reference of its size; where and in what precision the parts are."""
+        parts = Parts(**self.components)
+        both = [torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None] for picture in (render, cond)]
+        sampling = Sampling(num_inference_steps, guidance_scale)
+        repaired = repair(parts, Encoder(parts), both[0], both[1], [seed], sampling)
+        return Image.fromarray(repaired[0].permute(1, 2, 0).cpu().numpy())
 
 
 @torch.no_grad()
