@@ -42,7 +42,7 @@ class Base:
     """tiny: every part small, the VAE trained on pictures; full: the real shapes of SD 2.1 unCLIP, random weights."""
     pictures: Path | None = None
     """Folder of pictures that the tiny VAE is trained on; example streets are drawn when it is not given."""
-    vae_steps: int = 2500
+    vae_steps: int = 2000
     """Optimizer steps of the tiny VAE."""
     seed: int = 0
     """Seed of all weights."""

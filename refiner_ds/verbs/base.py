@@ -14,7 +14,7 @@ from refiner_ds.refiners.unclip.base import FULL, TINY, make_parts, save_base
 from refiner_ds.refiners.unclip.vae_training import CROP, train_vae
 from refiner_ds.verbs.progress import progress_bar
 
-STREETS = range(1000, 1012)
+STREETS = range(1000, 1006)
 """Seeds of the streets that are drawn where no pictures are given; quickstart trains and tests on others."""
 FRAMES, SHAPES = 4, ((416, 112), (160, 120))
 
@@ -48,9 +48,9 @@ def _make_tiny(options: Base, pictures: list[torch.Tensor], folder: Path) -> flo
 
 
 def _drawn() -> list[torch.Tensor]:
-    """Photographs of both cameras and renders of example streets, (3, H, W) uint8: the VAE has to show them all."""
+    """Photographs and renders of example streets, (3, H, W) uint8: the VAE has to show both."""
     frames = [frame for seed in STREETS for frame in draw_frames(FRAMES, SHAPES, seed)]
-    arrays = [array for frame in frames for array in (frame.gt, frame.cond, frame.render)]
+    arrays = [array for frame in frames for array in (frame.gt, frame.render)]
     return [torch.from_numpy(to_array(Image.fromarray(array))) for array in arrays]
 
 

@@ -17,7 +17,8 @@ from refiner_ds.config.verbs import Quickstart
 from refiner_ds.errors import UserError
 from refiner_ds.tracking.journal import FINISHED
 
-DRAWING = ("--shapes", "416x112,160x120", "--workers", "2")
+DRAWING = ("--shapes", "416x112,160x120", "--baseline", "1.0", "--workers", "2")
+"""The camera steps a metre aside, on its way to another lane."""
 BUCKETS = "1.33:160x120,3.71:416x112"
 TRAINING_STREETS = ("--streets", "12", "--frames", "10", "--seed", "1")
 OTHER_STREETS = ("--streets", "3", "--frames", "4", "--seed", "501")
@@ -61,7 +62,7 @@ def _steps(out: Path) -> list[Step]:
     return [
         _verb("draw streets to train on", street / "manifest.json", "example", street, *TRAINING_STREETS, *DRAWING),
         _verb("draw other streets to test on", other / "manifest.json", "example", other, *OTHER_STREETS, *DRAWING),
-        _verb("make a tiny base checkpoint", base / "model_index.json", "base", base, "--pictures", street),
+        _verb("make a tiny base checkpoint", base / "model_index.json", "base", base, "--size", "tiny"),
         _verb("pack the pictures into shards", shards / "index.json", "pack", street / "manifest.json", shards),
         Step("train under DeepSpeed ZeRO-2", _training(base, shards, training), training / FINISHED),
         _verb("export the refiner", refiner / "model_index.json", "export", training, refiner),
@@ -93,7 +94,7 @@ def _training(base: Path, shards: Path, training: Path) -> list[str]:
         "--output_dir": training,
         "--deepspeed_config": Path(__file__).parents[2] / "ds_configs" / _configuration(),
         "--buckets": BUCKETS,
-        "--max_train_steps": 1100,
+        "--max_train_steps": 1000,
         "--train_batch_size": 4,
         "--gradient_accumulation_steps": 1,
         "--learning_rate": 1.5e-3,
@@ -102,7 +103,7 @@ def _training(base: Path, shards: Path, training: Path) -> list[str]:
         "--adam_beta2": 0.99,
         "--source_loss_weight": 0.02,
         "--condition_dropout_prob": 0,
-        "--checkpointing_steps": 550,
+        "--checkpointing_steps": 500,
         "--checkpoints_total_limit": 2,
         "--validation_epochs": 40,
         "--dataloader_num_workers": 1,
