@@ -20,7 +20,8 @@ def require_own(folder: Path, identity: dict[str, Any]) -> None:
     Raises:
         UserError: names the first setting that differs.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    # a run that died before it wrote anything has left its lock
+    if not folder.exists() or (folder.is_dir() and all(path.name == LOCK for path in folder.iterdir())):
         return
     try:
         held = dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["identity"])

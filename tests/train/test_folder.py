@@ -141,3 +141,8 @@ def test_the_settings_lie_beside_the_run_and_the_marker_only_at_its_end(tmp_path
     assert json.loads((folder / "finished.json").read_text()) == {"step": 40}
     write_settings(folder, settings)
     assert sorted(path.name for path in folder.iterdir()) == ["run.json"]
+
+
+def test_a_run_that_died_before_it_wrote_anything_can_be_started_again(tmp_path):
+    hold(tmp_path / "run")
+    require_own(tmp_path / "run", IDENTITY)
