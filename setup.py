@@ -20,6 +20,7 @@ setup(
         "transformers>=5.20",
         "deepspeed>=0.19.8",
         "accelerate>=1.15",
+        "peft>=0.21",
         "webdataset>=1.0.2",
         "mlflow>=3.17",
         "torchmetrics>=1.9",
@@ -29,7 +30,10 @@ setup(
         "Pillow>=12.3",
         "numpy>=2.2",
     ],
-    extras_require={"dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.13"]},
+    extras_require={
+        "8bit": ["bitsandbytes>=0.50"],
+        "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.13", "bitsandbytes>=0.50"],
+    },
     entry_points={"console_scripts": ["refiner-ds = refiner_ds.cli:main"]},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

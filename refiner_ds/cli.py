@@ -10,6 +10,7 @@ import tyro
 
 from refiner_ds import __version__
 from refiner_ds.config import verbs
+from refiner_ds.config.known import require_known_flags
 from refiner_ds.errors import UserError
 
 VERBS: dict[str, tuple[type, str]] = {
@@ -19,6 +20,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "verify": (verbs.Verify, "refiner_ds.verbs.verify"),
     "train": (verbs.Train, "refiner_ds.train.run"),
     "export": (verbs.Export, "refiner_ds.verbs.export"),
+    "import-legacy": (verbs.ImportLegacy, "refiner_ds.verbs.import_legacy"),
     "repair": (verbs.Repair, "refiner_ds.verbs.repair"),
     "evaluate": (verbs.Evaluate, "refiner_ds.verbs.evaluate"),
     "quickstart": (verbs.Quickstart, "refiner_ds.verbs.quickstart"),
@@ -28,7 +30,9 @@ VERBS: dict[str, tuple[type, str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; 0 when it is done, 2 for a mistake that a person can mend, told in one sentence."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # the deepspeed launcher adds --local_rank=N to every rank's arguments, and LOCAL_RANK says the same
+    given = sys.argv[1:] if arguments is None else arguments
+    arguments = [argument for argument in given if not argument.startswith("--local_rank")]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else 2
@@ -40,9 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"refiner-ds: there is no verb '{verb}'; there are {', '.join(VERBS)}.", file=sys.stderr)
         return 2
     options, module = VERBS[verb]
-    # the deepspeed launcher adds --local_rank=N to every rank's arguments, and LOCAL_RANK says the same
-    rest = [argument for argument in rest if not argument.startswith("--local_rank")]
     try:
+        require_known_flags(verb, options, rest)
         parsed: Any = tyro.cli(options, args=rest, prog=f"refiner-ds {verb}", use_underscores=True)
         return importlib.import_module(module).run(parsed) or 0
     except UserError as error:

@@ -1,7 +1,8 @@
-"""Output folders: refused in words before the work begins where they cannot be; made whole, or not at all."""
+"""Output folders and files: refused in words before the work begins where they cannot be; made whole, or not at all."""
 
 import glob
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,12 +50,7 @@ def made_whole(out: Path) -> Iterator[Path]:
     Whatever ends the block otherwise takes the scratch folder away; that of a killed process goes at the next attempt.
     """
     out = out.resolve()
-    prefix = f".{out.name}.making-"
-    for left in out.parent.glob(f"{glob.escape(prefix)}*"):
-        process = left.name.removeprefix(prefix)
-        if process.isdecimal() and not _is_alive(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
-    scratch = out.with_name(f"{prefix}{os.getpid()}")
+    scratch = _scratch_beside(out)
     scratch.mkdir(parents=True)
     try:
         yield scratch
@@ -63,6 +59,33 @@ def made_whole(out: Path) -> Iterator[Path]:
         scratch.rename(out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def file_made_whole(path: Path) -> Iterator[Path]:
+    """The same for a file, which takes the place of one that is there; its folder must exist."""
+    scratch = _scratch_beside(path)
+    try:
+        yield scratch
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())  # else a power cut could leave the name without its content
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _scratch_beside(path: Path) -> Path:
+    """A hidden name beside `path` of this process's own; what killed processes left there under theirs is removed."""
+    # with the host's name: on a shared disk, a number that is no process here may be one elsewhere
+    prefix = f".{path.name}.making-{platform.node()}-"
+    for left in path.parent.glob(f"{glob.escape(prefix)}*"):
+        process = left.name.removeprefix(prefix)
+        if process.isdecimal() and not _is_alive(int(process)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+    return path.with_name(f"{prefix}{os.getpid()}")
 
 
 def _is_alive(process: int) -> bool:

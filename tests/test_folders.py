@@ -1,13 +1,14 @@
 """Output folders: refused before the work where they cannot be, whole or not there at all after it."""
 
 import os
+import platform
 import subprocess
 import sys
 
 import pytest
 
 from refiner_ds.errors import UserError
-from refiner_ds.folders import made_whole, require_folder, require_free
+from refiner_ds.folders import file_made_whole, made_whole, require_folder, require_free
 
 
 def dead_process() -> int:
@@ -69,10 +70,26 @@ def test_a_folder_whose_making_fails_does_not_appear(tmp_path):
 
 
 def test_what_a_killed_process_left_goes_and_what_a_living_one_makes_stays(tmp_path):
-    living = tmp_path / f".[out].making-{os.getppid()}"
-    for left in (tmp_path / f".[out].making-{dead_process()}", living, tmp_path / ".[out].making-notes"):
-        left.mkdir()
-        (left / "content").write_text("half")
+    here, dead = f".[out].making-{platform.node()}-", dead_process()
+    stays = [f"{here}{os.getppid()}", f"{here}notes", f".[out].making-elsewhere-{dead}"]
+    for name in (*stays, f"{here}{dead}"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "content").write_text("half")
     with made_whole(tmp_path / "[out]"):
         pass
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([living.name, ".[out].making-notes", "[out]"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*stays, "[out]"])
+
+
+def test_a_file_is_the_old_one_or_the_new_one_whatever_ends_its_making(tmp_path):
+    path = tmp_path / "file"
+    (tmp_path / f".file.making-{platform.node()}-{dead_process()}").write_text("half")
+    with file_made_whole(path) as scratch:
+        scratch.write_text("old")
+    with pytest.raises(KeyboardInterrupt), file_made_whole(path) as scratch:
+        scratch.write_text("ha")
+        raise KeyboardInterrupt
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
+    with file_made_whole(path) as scratch:
+        scratch.write_text("new")
+        assert path.read_text() == "old"
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "new")]

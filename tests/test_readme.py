@@ -33,6 +33,8 @@ def test_every_command_is_one_that_exists(words):
             assert importlib.util.find_spec(words[words.index(flag) + 1])
             if "refiner_ds.train" in words:
                 words = ["refiner-ds", "train", *words[words.index("refiner_ds.train") + 1 :]]
+            elif "refiner_ds" in words:
+                words = ["refiner-ds", *words[words.index("refiner_ds") + 1 :]]
     if words[0] == "refiner-ds":
         options, _ = VERBS[words[1]]
         arguments = words[2:]

@@ -24,6 +24,11 @@ def name_of(step: int) -> str:
     return f"checkpoint-{step}"
 
 
+def average_of(rank: int) -> str:
+    """File in a checkpoint with a rank's shard of the averaged weights: group.0, group.1, ... as the optimizer's."""
+    return f"average_rank_{rank}.safetensors"
+
+
 def read(path: Path) -> Checkpoint | None:
     """The checkpoint in a folder if it is complete: every file has the size, and the folder the name, of its commit."""
     try:

@@ -44,6 +44,7 @@ def save(
         _sweep(folder)
     writer.barrier()
     writer.save(folder, scratch.name)
+    writer.barrier()  # files that are being written have other names
     for path in scratch.rglob("*"):
         _sync(path)  # on every rank: what one node has written, another cannot bring to disk
     writer.barrier()

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from refiner_ds.config.auto import AUTO, owned, refuse, require_no_autos
+from refiner_ds.config.optimizer import OptimizerChoice, take_optimizer
+from refiner_ds.config.scheduler import ScheduleChoice, peak_rate, take_schedule
 from refiner_ds.config.verbs import Train
 from refiner_ds.errors import UserError
 
 Precision = Literal["no", "fp16", "bf16"]
-AUTO = "auto"
-SECTIONS = ("bf16", "fp16", "zero_optimization", "optimizer", "torch_autocast", "checkpoint")
+SECTIONS = ("bf16", "fp16", "zero_optimization", "optimizer", "scheduler", "torch_autocast", "checkpoint", "data_types")
 """The sections that are read here."""
 BUCKET_ELEMENTS = 100_000_000
 """Elements reduced at once where the JSON says auto; the UNet's largest tensor has 29.5 M."""
@@ -21,7 +23,8 @@ BUCKET_ELEMENTS = 100_000_000
 class Resolved:
     """The JSON with every "auto" filled, and the numbers that training counts with.
 
-    One optimizer step takes `global_batch_size` = micro_batch_size x accumulation_steps x ranks samples.
+    One optimizer step takes `global_batch_size` = micro_batch_size x accumulation_steps x ranks samples. `json` is
+    what DeepSpeed gets; the sections optimizer and scheduler are not in it, for both are ours to make.
     """
 
     json: dict[str, Any]
@@ -30,6 +33,9 @@ class Resolved:
     micro_batch_size: int
     accumulation_steps: int
     global_batch_size: int
+    optimizer: OptimizerChoice
+    schedule: ScheduleChoice
+    learning_rate: float
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -63,8 +69,8 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
     _require_objects(config)
     _refuse_known_wrong(config)
     config = copy.deepcopy(config)
-    micro = _owned(config, "train_micro_batch_size_per_gpu", "--train_batch_size", flags.train_batch_size, 1)
-    accumulation = _owned(
+    micro = owned(config, "train_micro_batch_size_per_gpu", "--train_batch_size", flags.train_batch_size, 1)
+    accumulation = owned(
         config, "gradient_accumulation_steps", "--gradient_accumulation_steps", flags.gradient_accumulation_steps, 20
     )
     for name, value in (("--train_batch_size", micro), ("--gradient_accumulation_steps", accumulation)):
@@ -89,26 +95,26 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
             f"zero_optimization.stage {stage} is not supported: stage 0 shards nothing, and in 16 bits starts AdamW "
             "one step late; stage 3 saves nothing at this size; take stage 1 or 2."
         )
-    if unknown := _autos(config):
-        raise UserError(f'"auto" for {", ".join(unknown)} has no rule here; write a number into the JSON.')
-    return Resolved(config, precision, stage, micro, accumulation, global_batch)
-
-
-def _owned(config: dict[str, Any], key: str, flag: str, value: Any, default: Any) -> Any:
-    """The JSON's value of `key`, filled from the flag where it is absent or "auto"; writes it back."""
-    owned = config.get(key, AUTO)
-    if owned == AUTO:
-        config[key] = default if value is None else value
-    elif value is not None and value != owned:
-        raise UserError(
-            f"{flag} {value} contradicts {key} {owned} in the DeepSpeed JSON, and only one can hold; "
-            f'leave the flag out, or set "{key}": "auto".'
+    optimizer, rate = take_optimizer(config, flags)
+    if optimizer.name == "Adagrad" and (stage, precision) == (1, "bf16") and _accumulates_in_fp32(config):
+        refuse(
+            "optimizer.type Adagrad at stage 1 in bf16 with grad_accum_dtype fp32",
+            "DeepSpeed makes its state at stage 2 only; take stage 2",
         )
-    return config[key]
+    schedule, peak = take_schedule(config, flags)
+    learning_rate = peak_rate({"--learning_rate": flags.learning_rate, "optimizer.params.lr": rate, **peak})
+    config["zero_allow_untested_optimizer"] = True  # which ones are exact under ZeRO is our own list
+    config.setdefault("zero_force_ds_cpu_optimizer", False)
+    require_no_autos(config)
+    return Resolved(config, precision, stage, micro, accumulation, global_batch, optimizer, schedule, learning_rate)
+
+
+def _accumulates_in_fp32(config: dict[str, Any]) -> bool:
+    return config.get("data_types", {}).get("grad_accum_dtype") == "fp32"
 
 
 def _fill_clipping(config: dict[str, Any], flag: float | None) -> None:
-    clipping = _owned(config, "gradient_clipping", "--max_grad_norm", flag, 1.0)
+    clipping = owned(config, "gradient_clipping", "--max_grad_norm", flag, 1.0)
     if type(clipping) not in (int, float) or not clipping >= 0:
         raise UserError(
             f"gradient_clipping (--max_grad_norm) {json.dumps(clipping)} is no norm that gradients can be scaled down "
@@ -156,18 +162,16 @@ def _require_objects(config: dict[str, Any]) -> None:
 def _refuse_known_wrong(config: dict[str, Any]) -> None:
     """Refuses by name what was tried and found to train wrongly, or to do nothing here."""
     zero, checkpoint = config.get("zero_optimization", {}), config.get("checkpoint", {})
-    is_muon = str(config.get("optimizer", {}).get("type")).lower() == "muon"
     refusals = {
         "bfloat16": "bfloat16" in config and "it is DeepSpeed's other name for bf16; name the section bf16",
         "torch_autocast": (
             config.get("torch_autocast", {}).get("enabled")
             and "it clips gradients before unscaling them; use bf16 or fp16"
         ),
-        "optimizer.type Muon": is_muon and "it cannot handle convolutions; remove the section",
-        "optimizer": "optimizer" in config
-        and "the optimizer is torch's AdamW with the flags' --learning_rate and --adam_*; remove it",
-        "scheduler": "scheduler" in config
-        and "the schedule is --lr_scheduler and --lr_warmup_steps; remove the section",
+        "zero_force_ds_cpu_optimizer": (
+            config.get("zero_force_ds_cpu_optimizer") is True
+            and "it demands an optimizer that compiles an extension; set it to false"
+        ),
         "zero_optimization.compute_grad_norm": (
             zero.get("compute_grad_norm") is False and "the norm of the gradients is what tells a broken run; remove it"
         ),
@@ -179,15 +183,4 @@ def _refuse_known_wrong(config: dict[str, Any]) -> None:
     }
     for name, why in refusals.items():
         if why:
-            raise UserError(f"{name} in the DeepSpeed JSON is refused: {why}.")
-
-
-def _autos(config: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of all values that still say "auto"."""
-    found = []
-    for key, value in config.items():
-        if isinstance(value, dict):
-            found += _autos(value, f"{prefix}{key}.")
-        elif value == AUTO:
-            found.append(prefix + key)
-    return found
+            refuse(name, why)

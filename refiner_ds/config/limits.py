@@ -41,6 +41,11 @@ LIMITS = {
         lambda value: 0 <= value <= 1 / 7, "0 to 1/7", "is no probability that seven cases can have at once"
     ),
     "source_loss_weight": _from(0, "rewards what the loss should punish"),
+    "snr_gamma": _above_zero("leaves no weight to any row"),
+    "noise_offset": _from(0, "is no scale of noise"),
+    "input_perturbation": _from(0, "is no scale of noise"),
+    "lora_rank": _from(1, "leaves nothing to train"),
+    "ema_decay": Limit(lambda value: 0 < value < 1, "more than 0, below 1", "averages nothing"),
     "checkpointing_steps": _from(0, "is no interval between checkpoints"),
     "checkpoints_total_limit": _from(1, "leaves no checkpoint to continue from"),
     "validation_epochs": _from(0, "is no interval between validations"),

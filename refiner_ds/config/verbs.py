@@ -9,6 +9,9 @@ from tyro.conf import Positional, arg
 BUCKETS = "1.5:640x480,3.66:1917x512"
 """The two aspect buckets of GaussianRefiner: key (nearest W/H), then width x height in pixels."""
 
+SchedulerName = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
+"""The shapes of the learning rate, by the names that diffusers gives them."""
+
 Out = Annotated[Positional[Path], arg(metavar="OUT")]
 
 
@@ -82,6 +85,10 @@ class Train:
     """Base checkpoint: a folder in the layout of stable-diffusion-2-1-unclip, or a hub id."""
     output_dir: Path
     """Folder of this run: checkpoints, metrics.jsonl, validation pictures, the resolved configuration."""
+    revision: str | None = None
+    """Branch, tag or commit of the base, where that is a hub id."""
+    variant: str | None = None
+    """Take the base's weights of this variant, such as fp16."""
     deepspeed_config: Path | None = None
     """DeepSpeed JSON, see ds_configs/; under accelerate launch, its configuration file where this is not given."""
     train_batch_size: int | None = None
@@ -94,30 +101,56 @@ class Train:
     """Optimizer steps in all; overrides num_train_epochs."""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     """Precision of the network; bf16 where the JSON says auto."""
-    learning_rate: float = 1e-4
-    """Peak learning rate of AdamW."""
+    learning_rate: float | None = None
+    """Peak learning rate; 1e-4 where the JSON says auto or has no optimizer section."""
     scale_lr: bool = False
     """Multiply the learning rate by accumulation x micro-batch x number of ranks."""
-    lr_scheduler: Literal[
-        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
-    ] = "constant"
-    """Shape of the learning rate over the run."""
-    lr_warmup_steps: int = 0
-    """Optimizer steps N over which the rate rises evenly, from peak/(N+1) on; the plain constant schedule has none."""
-    adam_beta1: float = 0.9
-    """Decay of AdamW's first moment."""
-    adam_beta2: float = 0.999
-    """Decay of AdamW's second moment."""
-    adam_weight_decay: float = 1e-2
-    """Decoupled weight decay of AdamW."""
-    adam_epsilon: float = 1e-8
-    """Added to the denominator of AdamW."""
+    lr_scheduler: SchedulerName | None = None
+    """Shape of the learning rate over the run; constant where the JSON has no scheduler section."""
+    lr_warmup_steps: int | None = None
+    """Optimizer steps N over which the rate rises evenly, from peak/(N+1) on, 0 when not given; the plain constant
+    schedule has none. Fills the JSON's warmup_num_steps where that says auto."""
+    adam_beta1: float | None = None
+    """Decay of AdamW's first moment; 0.9 where the JSON says auto or has no optimizer section."""
+    adam_beta2: float | None = None
+    """Decay of AdamW's second moment; 0.999 where the JSON says auto or has no optimizer section."""
+    adam_weight_decay: float | None = None
+    """Decoupled weight decay of AdamW; 1e-2 where the JSON says auto or has no optimizer section."""
+    adam_epsilon: float | None = None
+    """Added to the denominator of AdamW; 1e-8 where the JSON says auto or has no optimizer section."""
+    use_8bit_adam: bool = False
+    """AdamW with moments of 8 bits (bitsandbytes), a quarter of their memory; for JSONs without optimizer section."""
     max_grad_norm: float | None = None
     """Gradient norm above which gradients are scaled down; 1.0 where the JSON says auto."""
     condition_dropout_prob: float = 0.05
     """Probability of each of the seven cases of condition dropout; zero trains without."""
     source_loss_weight: float = 1.0
     """Weight of the reference rows in the loss; 1.0 is parity with GaussianRefiner."""
+    snr_gamma: float | None = None
+    """Weigh each row's error by min(SNR, gamma) over SNR, or over SNR + 1 for velocity; 5.0 is usual. Reference rows,
+    whose SNR is about 1,200, then hardly count, and a last timestep without signal does not count at all."""
+    noise_offset: float = 0.0
+    """Scale of noise that is constant over each channel of a row, added to the noise; 0.1 is usual where it is used."""
+    input_perturbation: float = 0.0
+    """Scale of noise that is added to the network's input and not to what it shall predict; 0.1 is usual."""
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    """What the network learns to predict, and the export says it does; as the base's scheduler says where not given."""
+    rescale_betas_zero_snr: bool = False
+    """Rescale the noise so that nothing is left of the picture at the last timestep; the export samples with DDIM."""
+    trainable: Literal["all", "attention"] = "all"
+    """Layers that are trained, beside conv_in, which always is."""
+    lora_rank: int | None = None
+    """Train these layers through low-rank updates of this rank instead of in full; the export has them merged."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, about a third more time."""
+    random_flip: bool = False
+    """Mirror half of the samples left to right, all three views alike."""
+    use_ema: bool = False
+    """Keep a moving average of the weights, which validation and export take; 4 bytes per weight over all ranks."""
+    ema_decay: float = 0.9999
+    """Largest decay of the average; it rises to it as (1 + n) / (10 + n) after n updates."""
+    allow_tf32: bool = False
+    """Let fp32 products on GPUs from Ampere on be rounded to TF32: faster, about three digits."""
     checkpointing_steps: int = 500
     """Optimizer steps between checkpoints; one is always written at the end."""
     checkpoints_total_limit: int | None = None
@@ -154,30 +187,55 @@ class Export:
     """A checkpoint-STEP folder, or a run's output folder for its newest complete checkpoint."""
     out: Out
     """Folder to write the pipeline into; must not exist or be empty."""
+    weights: Literal["auto", "ema", "trained"] = "auto"
+    """ema: the moving average of the weights; trained: the weights themselves; auto: the average if there is one."""
+
+
+@dataclass(frozen=True)
+class ImportLegacy:
+    """Make a refiner of what GaussianRefiner's public training script has saved."""
+
+    legacy: Annotated[Positional[Path], arg(metavar="LEGACY")]
+    """Folder with unet/diffusion_pytorch_model.bin (or .safetensors), that unet folder, or the file itself."""
+    out: Out
+    """Folder to write the pipeline into; must not exist or be empty."""
+    pretrained_model_name_or_path: str
+    """Base that it was trained from, for the frozen parts: a folder, or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of the base, where that is a hub id."""
+    variant: str | None = None
+    """Take the base's weights of this variant, such as fp16."""
 
 
 @dataclass(frozen=True)
 class Repair:
-    """Repair one picture, or all of a manifest, with an exported refiner."""
+    """Repair a picture, a folder of them or a manifest with an exported refiner; skips what is done."""
 
     model: Path
     """Folder that export wrote."""
     output: Path
-    """Picture to write (.png, .jpg, .webp) or existing folder for it; with --manifest the folder for its pictures."""
+    """Folder for the repaired pictures; they keep the renders' names, below the folder that all renders share, and end
+    in .png. For one render also the picture to write: .png, .jpg or .webp."""
     render: Path | None = None
-    """Degraded render."""
-    cond: Path | None = None
-    """Reference photograph from a nearby view, of the render's size."""
+    """Degraded render, or a folder of renders, with all folders in it."""
+    cond: tuple[Path, ...] = ()
+    """Reference photograph of the render's size from a nearby view, or several for one render; for a folder of renders
+    the folder that has a reference under the same relative path for each."""
     manifest: Path | None = None
-    """JSON file with aligned lists render and cond, instead of one picture."""
+    """JSON file with aligned lists render and cond, instead of --render and --cond."""
     num_inference_steps: int | None = None
     """Sampling steps; the refiner's own where not given, 20 unless its folder says otherwise."""
     guidance_scale: float | None = None
     """Guidance from the bad to the good prompt, the refiner's own (10) where not given; 1 is none, at half the time."""
+    scheduler: str | None = None
+    """Sampler, by its class name in diffusers, e.g. DDIMScheduler; the refiner's own where not given."""
+    tile_size: int | None = None
+    """Work on larger pictures in overlapping tiles of so many pixels a side, in less memory; all at once where not
+    given."""
     seed: int = 0
     """Seed of the starting noise, drawn per picture."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
-    """Where to compute; auto takes a GPU where there is one."""
+    """Where to compute; auto takes a GPU where there is one, under a launcher one for each rank."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +256,11 @@ class Evaluate:
     """Sampling steps; the refiner's own where not given, 20 unless its folder says otherwise."""
     guidance_scale: float | None = None
     """Guidance from the bad to the good prompt, the refiner's own (10) where not given; 1 is none, at half the time."""
+    scheduler: str | None = None
+    """Sampler, by its class name in diffusers, e.g. DDIMScheduler; the refiner's own where not given."""
+    tile_size: int | None = None
+    """Work on larger pictures in overlapping tiles of so many pixels a side, in less memory; all at once where not
+    given."""
     seed: int = 0
     """Seed of the starting noise, drawn per picture."""
     device: Literal["auto", "cuda", "cpu"] = "auto"

@@ -31,12 +31,25 @@ class Split(Dataset):
     samples: list[tuple[str, Entry]]
     buckets: tuple[Bucket, ...]
     seed: int
+    random_flip: bool = False
     _files: dict[str, int] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, index: Index, name: str, folder: Path, buckets: tuple[Bucket, ...], seed: int) -> "Split":
-        """The split `name` ("train" or "val") of packed shards."""
-        return cls(folder, index.samples(name), buckets, seed)
+    def of(
+        cls,
+        index: Index,
+        name: str,
+        folder: Path,
+        buckets: tuple[Bucket, ...],
+        seed: int,
+        random_flip: bool = False,
+    ) -> "Split":
+        """The split `name` ("train" or "val") of packed shards.
+
+        Args:
+            random_flip: mirror half of the draws left to right, all three views alike.
+        """
+        return cls(folder, index.samples(name), buckets, seed, random_flip)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -67,8 +80,12 @@ class Split(Dataset):
     def _crops(self, draw: Draw) -> dict[str, np.ndarray]:
         """(3, H, H) uint8 by view: the bucket-sized pictures cut at one place, drawn by the sample's position."""
         bucket = self.buckets[draw.bucket]
-        x = int(generator_of(self.seed, "crop", draw.position).integers(0, bucket.width - bucket.height + 1))
-        return {view: crop(self._picture(draw.sample, view), bucket, x) for view in VIEWS}
+        chance = generator_of(self.seed, "crop", draw.position)
+        x = int(chance.integers(0, bucket.width - bucket.height + 1))
+        crops = {view: crop(self._picture(draw.sample, view), bucket, x) for view in VIEWS}
+        if self.random_flip and chance.random() < 0.5:
+            crops = {view: picture[..., ::-1] for view, picture in crops.items()}
+        return crops
 
     def _picture(self, sample: int, view: str) -> Image.Image:
         shard, entry = self.samples[sample]

@@ -27,7 +27,7 @@ def repair_all(refiner: Refiner, samples: Iterable[Batch], sampling: Sampling, s
     """Repairs batches of one sample each; noise depends on seed and position alone, so figures compare across steps."""
     for batch in samples:
         own_seed = key_of(seed, "evaluate", batch.positions[0])
-        picture = refiner.repair(batch.render, batch.cond, [own_seed], sampling).cpu()
+        picture = refiner.repair(batch.render, batch.cond[:, None], [own_seed], sampling).cpu()
         yield Repaired(batch, picture, compare(batch.render, batch.gt), compare(picture, batch.gt))
 
 

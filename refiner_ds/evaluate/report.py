@@ -11,7 +11,6 @@ from torch import Tensor
 
 from refiner_ds.evaluate.curve import loss_curve
 from refiner_ds.evaluate.repairs import Repaired
-from refiner_ds.refiners.protocol import Sampling
 
 CSS = """
 :root { color-scheme: light dark; --line: #8884; --soft: #888; --good: #2a9d5c; --bad: #c8553d; }
@@ -37,16 +36,19 @@ def write_report(
     means: Mapping[str, Mapping[str, float]],
     losses: Mapping[int, float],
     model: str,
-    sampling: Sampling,
-    seed: int,
+    how: str,
 ) -> None:
-    """Writes the report of one evaluation; `losses` by step may be empty, and then there is no curve."""
-    how = f"{sampling.num_inference_steps} steps, guidance {sampling.guidance_scale:g}, seed {seed}"
+    """Writes the report of one evaluation.
+
+    Args:
+        losses: by step; none, and there is no curve.
+        model, how: which refiner, and how it was sampled, in words.
+    """
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Refiner report</title>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<style>{CSS}</style></head><body><h1>Refiner report</h1>",
-        f"<p class='soft'>{html.escape(model)} &middot; {len(samples)} held-out samples &middot; {how}</p>",
+        f"<p class='soft'>{html.escape(f'{model} · {len(samples)} held-out samples · {how}')}</p>",
         "<h2>Numbers</h2>",
         _table(samples, means),
         *(["<h2>Training loss</h2>", loss_curve(losses)] if len(losses) > 1 else []),

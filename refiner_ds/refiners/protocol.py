@@ -13,12 +13,22 @@ from refiner_ds.errors import UserError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to repair: number of sampling steps, and guidance between the good and the bad prompt (1 is none)."""
+    """How to repair: number of sampling steps, guidance between the bad and the good prompt (1 is none), tiles.
+
+    Pictures larger than `tile_size` pixels are worked on in overlapping tiles of that side, if it is given.
+    """
 
     num_inference_steps: int = 20
     guidance_scale: float = 10.0
+    tile_size: int | None = None
 
-    def but(self, num_inference_steps: int | None, guidance_scale: float | None) -> "Sampling":
+    def __str__(self) -> str:
+        tiles = f", tiles of {self.tile_size} pixels" if self.tile_size else ""
+        return f"{self.num_inference_steps} steps, guidance {self.guidance_scale:g}{tiles}"
+
+    def but(
+        self, num_inference_steps: int | None, guidance_scale: float | None, tile_size: int | None = None
+    ) -> "Sampling":
         """The same with what is given in its place.
 
         Raises:
@@ -30,7 +40,7 @@ class Sampling:
             raise UserError(f"{steps} sampling steps repair nothing; take at least 1.")
         if not scale >= 1:
             raise UserError(f"guidance {scale} leads away from the good prompt; take 1 for none, or more.")
-        return Sampling(steps, scale)
+        return Sampling(steps, scale, self.tile_size if tile_size is None else tile_size)
 
 
 class Refiner(Protocol):
@@ -51,8 +61,8 @@ class Refiner(Protocol):
     def place(self, device: torch.device, dtype: torch.dtype, whole: bool = False) -> None:
         """Puts the frozen parts, and with `whole` the network too, on the device, ready to repair."""
 
-    def prepare_training(self, condition_dropout: float, source_loss_weight: float) -> None:
-        """Sets up the loss; call it once the parts are placed."""
+    def prepare_training(self, recipe: Any, gradient_checkpointing: bool = False) -> None:
+        """Sets up the loss by the family's own recipe; call it once the parts are placed."""
 
     def encode(self, batch: Batch) -> Any:
         """Features of a batch that is on the device; no gradients."""
@@ -60,8 +70,11 @@ class Refiner(Protocol):
     def loss(self, network: Any, dtype: torch.dtype, features: Any, seed: int) -> dict[str, Tensor]:
         """Named fp32 scalars: `loss` to go back from, the others for the log."""
 
-    def repair(self, render: Tensor, cond: Tensor, seeds: list[int], sampling: Sampling) -> Tensor:
-        """(B, 3, H, W) uint8 renders and references of any size to repaired pictures of the same shape."""
+    def use_scheduler(self, name: str) -> None:
+        """Swaps the sampler for another one by its name."""
+
+    def repair(self, render: Tensor, references: Tensor, seeds: list[int], sampling: Sampling) -> Tensor:
+        """Renders (B, 3, H, W) and R references of each (B, R, 3, H, W), uint8 of any size, to (B, 3, H, W) uint8."""
 
     def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
         """Writes a folder that the family's constructor loads; `weights` replace the network's own."""

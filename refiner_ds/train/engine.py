@@ -1,18 +1,23 @@
-"""The ZeRO engine: the only importer of deepspeed. Process group, precision, sharded AdamW, its shards on disk."""
+"""The ZeRO engine: the only importer of deepspeed. Process group, precision, sharded optimizer, its shards on disk."""
 
 import logging
 import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from refiner_ds.checkpoint.layout import average_of
 from refiner_ds.config.deepspeed import Resolved
 from refiner_ds.errors import UserError
+from refiner_ds.train.ema import Ema
+from refiner_ds.train.optimizers import make_optimizer
 from refiner_ds.world import World
 
 # deepspeed picks its accelerator on import, and warns where it has to guess
@@ -25,15 +30,6 @@ from deepspeed.utils import (
 )
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class AdamW:
-    """Hyperparameters of AdamW (Loshchilov and Hutter 2019) other than the learning rate."""
-
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 1e-2
-    epsilon: float = 1e-8
 
 
 def start_process_group(world: World, timeout: timedelta) -> torch.device:
@@ -64,33 +60,40 @@ def start_process_group(world: World, timeout: timedelta) -> torch.device:
     return device
 
 
-class Engine:
-    """A network under ZeRO, with AdamW sharded over the ranks. All ranks must construct it, with equal weights."""
+def allow_tf32(is_allowed: bool) -> None:
+    """Whether fp32 products and convolutions on a GPU may be rounded to TF32's 10 bits of mantissa."""
+    torch.backends.cuda.matmul.allow_tf32 = is_allowed
+    torch.backends.cudnn.allow_tf32 = is_allowed
 
-    def __init__(self, network: nn.Module, config: Resolved, adamw: AdamW, device: torch.device) -> None:
+
+class Engine:
+    """A network under ZeRO, its optimizer sharded over the ranks. All ranks must construct it, with equal weights."""
+
+    def __init__(
+        self, network: nn.Module, config: Resolved, device: torch.device, ema_decay: float | None = None
+    ) -> None:
+        """Trains the parameters that require gradients; keeps their moving average if a decay is given."""
         self.device = device
         self.dtype = DTYPES[config.precision]
         self._clipping = float(config.json["gradient_clipping"])
-        self._adamw = adamw
-        exact = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}  # on the CPU
+        trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+        exact = {name: parameter.detach().clone() for name, parameter in trained.items()}  # on the CPU
+        self._trains_all = len(trained) == len(list(network.parameters()))
         network.to(device).train()
-        optimizer = torch.optim.AdamW(
-            network.parameters(),
-            lr=0.0,
-            betas=adamw.betas,
-            weight_decay=adamw.weight_decay,
-            eps=adamw.epsilon,
-            fused=device.type == "cuda" or None,
-        )
+        optimizer = make_optimizer(config.optimizer, trained.values(), device)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=network, optimizer=optimizer, config=config.json
         )
+        self._hyperparameters = [
+            {name: value for name, value in group.items() if name != "params"} for group in self._optimizer.param_groups
+        ]
         self._engine._copy_recovery_script = lambda folder: (
             None
         )  # scripts into the run's folder; `export` does their work
         # deepspeed casts the network first, so its fp32 masters start as rounded weights; give them their exact values
-        for name, parameter in self._engine.module.named_parameters():
+        for name, parameter in trained.items():
             safe_set_full_fp32_param(parameter, exact[name].to(device))
+        self._ema = Ema(self._masters(), ema_decay) if ema_decay else None
 
     @property
     def network(self) -> Any:
@@ -103,7 +106,31 @@ class Engine:
 
     def step(self) -> None:
         """To be called after every micro-batch; updates the weights on each that completes the accumulation."""
+        completes = self._engine.is_gradient_accumulation_boundary()
         self._engine.step()
+        if self._ema and completes and self._engine.was_step_applied():
+            self._ema.update()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the network has the averaged weights, if an average is kept. All ranks must call."""
+        if self._ema is None:
+            yield
+            return
+        self._swap_average(self._ema)
+        try:
+            yield
+        finally:
+            self._swap_average(self._ema)
+
+    def _swap_average(self, ema: Ema) -> None:
+        ema.swap()
+        self._optimizer.update_lp_params()  # from the fp32 shards to the weights of all ranks
+
+    def _masters(self) -> list[Tensor]:
+        """This rank's flat shards of the fp32 weights, one for each group of parameters."""
+        stage_1_bf16 = getattr(self._optimizer, "fp32_groups_flat_partition", None)  # BF16_Optimizer's name for them
+        return list(stage_1_bf16 or self._optimizer.single_partition_of_fp32_groups)
 
     @property
     def skipped_steps(self) -> int:
@@ -127,19 +154,23 @@ class Engine:
 
     def save(self, folder: Path, tag: str) -> None:
         """Writes weights and this rank's shard of the optimizer into folder/tag. All ranks must call."""
-        self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+        self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True)
+        if self._ema:
+            save_file(self._ema.state(), folder / tag / average_of(torch.distributed.get_rank()))
 
     def load(self, folder: Path, tag: str) -> None:
         """Reads what `save` wrote for the same number of ranks. All ranks must call.
 
-        Clipping and AdamW's hyperparameters keep their present values, not those that were saved.
+        Clipping and the optimizer's hyperparameters keep their present values, not those that were saved.
         """
-        path, _ = self._engine.load_checkpoint(str(folder), tag=tag)
+        path, _ = self._engine.load_checkpoint(str(folder), tag=tag, load_module_strict=self._trains_all)
         if path is None:  # deepspeed only warns
             raise RuntimeError(f"{folder / tag} cannot be read on this rank; is the folder shared by all nodes?")
+        if self._ema:
+            self._ema.restore(load_file(folder / tag / average_of(torch.distributed.get_rank())))
         self._optimizer.clip_grad = self._clipping
-        for group in self._optimizer.param_groups:
-            group.update(betas=self._adamw.betas, weight_decay=self._adamw.weight_decay, eps=self._adamw.epsilon)
+        for group, present in zip(self._optimizer.param_groups, self._hyperparameters, strict=True):
+            group.update(present)
 
     def mean_over_ranks(self, values: Tensor) -> Tensor:
         """Elementwise mean of `values` over all ranks. All ranks must call."""

@@ -51,7 +51,7 @@ def checkpoint_to_resume(
     """The checkpoint that --resume_from_checkpoint names: the newest complete one, or a given one; None starts afresh.
 
     Args:
-        shards: what decides how the optimizer is cut: number of ranks, precision, ZeRO stage.
+        shards: what decides how the optimizer is cut: number of ranks, precision, ZeRO stage, optimizer.
 
     Raises:
         UserError: the given one is not complete, or it was written by another run or with other shards.
@@ -73,7 +73,8 @@ def checkpoint_to_resume(
             f"{checkpoint.path} belongs to another run: {difference}; "
             "name a checkpoint of this run, or export it and train on from the export."
         )
-    if difference := _first_difference(checkpoint.commit, shards):
+    # commits of before there was a choice of optimizers do not name theirs
+    if difference := _first_difference({"optimizer": "AdamW", **checkpoint.commit}, shards):
         raise UserError(
             f"{checkpoint.path} cannot be continued: {difference}, so its optimizer shards do not fit; "
             "start as it was written, or export it and train on from the export."

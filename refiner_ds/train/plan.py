@@ -1,7 +1,7 @@
 """The plan of a run: all that is decided, checked and refused before any network or process group exists."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from refiner_ds.data.index import Index, read_index
 from refiner_ds.data.order import Order
 from refiner_ds.data.stream import Split
 from refiner_ds.errors import UserError
+from refiner_ds.refiners.unclip.options import Adaptation
 from refiner_ds.train.folder import checkpoint_to_resume, require_own
 from refiner_ds.train.loop import Times
+from refiner_ds.train.optimizers import require_sound
+from refiner_ds.train.schedule import Schedule, make_schedule
 from refiner_ds.world import World
 
 
@@ -32,16 +35,22 @@ class Plan:
     times: Times
     checkpoint: Checkpoint | None
     learning_rate: float
+    schedule: Schedule
 
     @property
     def shards(self) -> dict[str, Any]:
         """What decides how the optimizer is cut over the ranks, and so which checkpoints can be continued."""
-        return _shards(self.resolved, self.world)
+        return _shards(self.flags, self.resolved, self.world)
 
     @property
     def identity(self) -> dict[str, Any]:
         """What makes two commands the same run."""
         return _identity(self.flags, self.index, self.resolved)
+
+    @property
+    def adaptation(self) -> Adaptation:
+        """How the base becomes what is trained."""
+        return _adaptation(self.flags)
 
 
 def make_plan(flags: Train, world: World) -> Plan:
@@ -57,8 +66,9 @@ def make_plan(flags: Train, world: World) -> Plan:
         )
     check_limits(flags)
     resolved = resolve(read_json(Path(path)), flags, world.size)
+    require_sound(resolved.optimizer)
     index = read_index(flags.shards)
-    split = Split.of(index, "train", flags.shards, parse_buckets(flags.buckets), flags.seed)
+    split = Split.of(index, "train", flags.shards, parse_buckets(flags.buckets), flags.seed, flags.random_flip)
     order = Order(split.bucket_of_sample(), resolved.global_batch_size, flags.seed)
     if len(split) < resolved.global_batch_size:
         raise UserError(
@@ -70,7 +80,7 @@ def make_plan(flags: Train, world: World) -> Plan:
     identity = _identity(flags, index, resolved)
     require_own(flags.output_dir, identity)
     checkpoint = checkpoint_to_resume(
-        flags.output_dir, flags.resume_from_checkpoint, _shards(resolved, world), identity
+        flags.output_dir, flags.resume_from_checkpoint, _shards(flags, resolved, world), identity
     )
     last = order.steps_of(flags.num_train_epochs) if flags.max_train_steps is None else flags.max_train_steps
     times = Times(
@@ -80,8 +90,9 @@ def make_plan(flags: Train, world: World) -> Plan:
         checkpointing=flags.checkpointing_steps,
         validation=order.steps_of(flags.validation_epochs) if index.samples("val") else 0,
     )
-    scale = resolved.global_batch_size if flags.scale_lr else 1
-    return Plan(flags, world, resolved, index, split, order, times, checkpoint, flags.learning_rate * scale)
+    peak = resolved.learning_rate * (resolved.global_batch_size if flags.scale_lr else 1)
+    schedule = make_schedule(resolved.schedule, peak, times.last)
+    return Plan(flags, world, resolved, index, split, order, times, checkpoint, peak, schedule)
 
 
 def _identity(flags: Train, index: Index, resolved: Resolved) -> dict[str, Any]:
@@ -90,11 +101,24 @@ def _identity(flags: Train, index: Index, resolved: Resolved) -> dict[str, Any]:
         "shards_digest": index.digest,
         # one folder is one base however its path is written; export reads it here too, wherever that is started
         "pretrained_model_name_or_path": str(Path(base).resolve()) if Path(base).is_dir() else base,
+        "revision": flags.revision,
+        "variant": flags.variant,
+        **asdict(_adaptation(flags)),
         "seed": flags.seed,
         "buckets": flags.buckets,
         "global_batch_size": resolved.global_batch_size,
     }
 
 
-def _shards(resolved: Resolved, world: World) -> dict[str, Any]:
-    return {"num_ranks": world.size, "precision": resolved.precision, "stage": resolved.stage}
+def _adaptation(flags: Train) -> Adaptation:
+    return Adaptation(flags.trainable, flags.lora_rank, flags.prediction_type, flags.rescale_betas_zero_snr, flags.seed)
+
+
+def _shards(flags: Train, resolved: Resolved, world: World) -> dict[str, Any]:
+    return {
+        "num_ranks": world.size,
+        "precision": resolved.precision,
+        "stage": resolved.stage,
+        "optimizer": resolved.optimizer.name,
+        "use_ema": flags.use_ema,
+    }

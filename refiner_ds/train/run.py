@@ -22,15 +22,15 @@ from refiner_ds.errors import UserError
 from refiner_ds.evaluate.validation import validate
 from refiner_ds.folders import require_folder
 from refiner_ds.refiners.protocol import Refiner, Sampling
+from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.tracking.journal import Journal
 from refiner_ds.tracking.start import LOG, start_shipper
 from refiner_ds.train.console import Console
-from refiner_ds.train.engine import AdamW, Engine, start_process_group
+from refiner_ds.train.engine import Engine, allow_tf32, start_process_group
 from refiner_ds.train.folder import hold, write_finished, write_settings
 from refiner_ds.train.loop import Hooks, train
 from refiner_ds.train.plan import Plan, make_plan
-from refiner_ds.train.schedule import schedule_of
 from refiner_ds.world import world_from
 
 SHIPPING_SECONDS = 30.0
@@ -47,7 +47,7 @@ def run(flags: Train) -> None:
     world = world_from(os.environ)
     try:
         plan = make_plan(flags, world)
-        refiner = UnclipRefiner(flags.pretrained_model_name_or_path)
+        refiner = UnclipRefiner(flags.pretrained_model_name_or_path, flags.revision, flags.variant, plan.adaptation)
         sampling = refiner.sampling.but(flags.validation_steps, flags.validation_guidance_scale)
         _require_crops(plan.split.buckets, refiner.crop_factor)
         require_folder(flags.output_dir)
@@ -76,10 +76,10 @@ def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling) -> None:
     """From here on every rank has a process group; a failure of one ends all of them."""
     flags, world = plan.flags, plan.world
     device = start_process_group(world, timedelta(minutes=flags.timeout_minutes))
-    adamw = AdamW((flags.adam_beta1, flags.adam_beta2), flags.adam_weight_decay, flags.adam_epsilon)
-    engine = Engine(refiner.network, plan.resolved, adamw, device)
+    allow_tf32(flags.allow_tf32)
+    engine = Engine(refiner.network, plan.resolved, device, flags.ema_decay if flags.use_ema else None)
     refiner.place(device, engine.dtype)
-    refiner.prepare_training(flags.condition_dropout_prob, flags.source_loss_weight)
+    refiner.prepare_training(_recipe(flags), flags.gradient_checkpointing)
     engine.require_agreement(f"{plan.identity}, steps {plan.times.first} to {plan.times.last}")
     if plan.checkpoint:
         engine.load(plan.checkpoint.path.parent, plan.checkpoint.path.name)
@@ -101,10 +101,9 @@ def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling) -> None:
         flags.dataloader_num_workers,
         device.type == "cuda",
     )
-    schedule = schedule_of(flags.lr_scheduler, plan.learning_rate, flags.lr_warmup_steps, plan.times.last)
     console.start()
     try:
-        train(refiner, engine, stream, schedule, plan.times, plan.resolved.accumulation_steps, flags.seed, hooks)
+        train(refiner, engine, stream, plan.schedule, plan.times, plan.resolved.accumulation_steps, flags.seed, hooks)
     finally:
         console.stop()
     engine.barrier()
@@ -115,6 +114,16 @@ def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling) -> None:
     engine.close()
     if shipper:
         _wait_for(shipper, flags.output_dir, console)
+
+
+def _recipe(flags: Train) -> Recipe:
+    return Recipe(
+        flags.condition_dropout_prob,
+        flags.source_loss_weight,
+        flags.snr_gamma,
+        flags.noise_offset,
+        flags.input_perturbation,
+    )
 
 
 def _hooks(
@@ -137,9 +146,10 @@ def _hooks(
 
     def check(step: int) -> None:
         folder = flags.output_dir / "validation" / f"step-{step:08d}"
-        metrics, pictures = validate(
-            refiner, held_out, world, sampling, flags.seed, engine.sum_over_ranks, engine.device, folder
-        )
+        with engine.averaged():
+            metrics, pictures = validate(
+                refiner, held_out, world, sampling, flags.seed, engine.sum_over_ranks, engine.device, folder
+            )
         console.say(
             f"validation at step {step}: repaired {metrics['val/psnr']:.2f} dB, SSIM {metrics['val/ssim']:.4f} "
             f"(render {metrics['val/render_psnr']:.2f} dB, {metrics['val/render_ssim']:.4f}) on {len(held_out)} samples"
@@ -160,6 +170,8 @@ def _settings(plan: Plan) -> dict[str, Any]:
         "identity": plan.identity,
         "train": train_settings,
         "deepspeed": plan.resolved.json,
+        "optimizer": dataclasses.asdict(plan.resolved.optimizer),
+        "schedule": dataclasses.asdict(plan.resolved.schedule.over(plan.times.last)),
         "steps": plan.times.last,
         "num_ranks": plan.world.size,
         "learning_rate": plan.learning_rate,

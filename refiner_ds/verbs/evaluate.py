@@ -14,11 +14,11 @@ from refiner_ds.evaluate.pictures import sheet
 from refiner_ds.evaluate.repairs import means, repair_all
 from refiner_ds.evaluate.report import write_report
 from refiner_ds.folders import require_folder
-from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.tracking.journal import read_metrics
-from refiner_ds.verbs.device import place
+from refiner_ds.verbs.device import device_of, load_refiner
 from refiner_ds.verbs.progress import progress_bar
 from refiner_ds.verbs.views import check_views, read_views
+from refiner_ds.world import World
 
 ON_SHEET = 12
 """Samples that pictures.png is made from."""
@@ -28,12 +28,10 @@ def run(options: Evaluate) -> None:
     """Repairs all held-out samples and writes metrics.json and report.html."""
     require_folder(options.output)
     curve = _curve(options.run) if options.run else {}
-    repaired = []
+    device, repaired = device_of(options.device, World()), []
     with progress_bar() as tell:
         count, batches = _samples(options, tell)
-        refiner = UnclipRefiner(str(options.model))
-        sampling = refiner.sampling.but(options.num_inference_steps, options.guidance_scale)
-        place(refiner, options.device)
+        refiner, sampling = load_refiner(options, device)
         for sample in repair_all(refiner, batches, sampling, options.seed):
             repaired.append(sample)
             tell("evaluating", len(repaired), count)
@@ -42,7 +40,8 @@ def run(options: Evaluate) -> None:
     content = json.dumps({"samples": count, **figures}, indent=1) + "\n"
     (options.output / "metrics.json").write_text(content, encoding="utf-8")
     sheet(repaired[:ON_SHEET]).save(options.output / "pictures.png")
-    write_report(options.output / "report.html", repaired, figures, curve, str(options.model), sampling, options.seed)
+    how = f"{sampling}, seed {options.seed}{f', {options.scheduler}' if options.scheduler else ''}"
+    write_report(options.output / "report.html", repaired, figures, curve, str(options.model), how)
     for name, values in figures.items():
         print(f"{name:<9} PSNR {values['psnr']:6.2f} dB   SSIM {values['ssim']:.4f}")
     print(f"{count} samples; report in {options.output / 'report.html'}")

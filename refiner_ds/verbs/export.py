@@ -1,24 +1,46 @@
 """`refiner-ds export`: a checkpoint becomes a diffusers pipeline folder."""
 
+from dataclasses import fields
 from pathlib import Path
 
-from refiner_ds.checkpoint.export import read_master_weights
+from refiner_ds.checkpoint.export import has_average, read_averaged_weights, read_master_weights
 from refiner_ds.checkpoint.layout import Checkpoint, complete_checkpoints, read
 from refiner_ds.config.verbs import Export
 from refiner_ds.errors import UserError
 from refiner_ds.folders import made_whole, require_free
+from refiner_ds.refiners.unclip.options import Adaptation
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.refiners.unclip.weights import first_not_finite
 
 
 def run(options: Export) -> None:
     """Joins the fp32 weights of all ranks and saves them with the frozen parts of the base."""
     require_free(options.out, "an export is never mixed")
     checkpoint = _find(options.checkpoint)
-    refiner = UnclipRefiner(checkpoint.commit["pretrained_model_name_or_path"])
-    weights = read_master_weights(checkpoint.path)
+    commit = checkpoint.commit
+    adaptation = Adaptation(**{field.name: commit[field.name] for field in fields(Adaptation)})
+    base = commit["pretrained_model_name_or_path"]
+    refiner = UnclipRefiner(base, commit["revision"], commit["variant"], adaptation)
+    averaged = _takes_average(checkpoint, options.weights)
+    weights = read_averaged_weights(checkpoint.path) if averaged else read_master_weights(checkpoint.path)
+    if broken := first_not_finite(weights):
+        raise UserError(
+            f"{checkpoint.path} has NaN or infinity in {broken}, so it would repair nothing; "
+            "export an earlier checkpoint, and train on with a lower --learning_rate."
+        )
     with made_whole(options.out) as scratch:
         refiner.save(scratch, weights)
-    print(f"refiner of step {checkpoint.step} in {options.out}")
+    print(f"refiner of step {checkpoint.step} in {options.out}{', averaged weights' if averaged else ''}")
+
+
+def _takes_average(checkpoint: Checkpoint, choice: str) -> bool:
+    is_there = has_average(checkpoint.path)
+    if choice == "ema" and not is_there:
+        raise UserError(
+            f"--weights ema, but {checkpoint.path} has no moving average, as its run was trained without --use_ema; "
+            "take --weights trained."
+        )
+    return is_there and choice != "trained"
 
 
 def _find(path: Path) -> Checkpoint:

@@ -7,12 +7,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar(is_shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """Yields a function to tell (what, done, total) as the work goes on; each `what` has its own line."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=not is_shown) as progress:
         tasks: dict[str, TaskID] = {}
-        progress.disable = not progress.console.is_terminal
+        progress.disable |= not progress.console.is_terminal
 
         def tell(what: str, done: int, total: int) -> None:
             if what not in tasks:

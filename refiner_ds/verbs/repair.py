@@ -1,68 +1,85 @@
-"""`refiner-ds repair`: repairs one picture, or all of a manifest, with an exported refiner."""
+"""`refiner-ds repair`: repairs one picture, a folder or a manifest with an exported refiner, on any number of ranks."""
 
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from refiner_ds.config.verbs import Repair
-from refiner_ds.data.images import EXTENSIONS
-from refiner_ds.data.manifest import read_manifest
 from refiner_ds.errors import UserError
-from refiner_ds.folders import require_folder
-from refiner_ds.refiners.unclip.refiner import UnclipRefiner
-from refiner_ds.verbs.device import place
+from refiner_ds.folders import file_made_whole
+from refiner_ds.refiners.protocol import Sampling
+from refiner_ds.refiners.unclip.hub import folder_of
+from refiner_ds.verbs.device import device_of, load_refiner
+from refiner_ds.verbs.jobs import Job, work_of
+from refiner_ds.verbs.kept import Kept, digest_of_model, is_done
 from refiner_ds.verbs.progress import progress_bar
-from refiner_ds.verbs.views import check_views, read_views
-
-_Job = tuple[dict[str, Path], Path]
-"""Files by view, and the picture to write."""
+from refiner_ds.verbs.views import check_views, read_with_references
+from refiner_ds.world import World, world_from
 
 
 def run(options: Repair) -> None:
-    """Repairs and writes picture files."""
-    jobs = _jobs(options)
-    with progress_bar() as tell:
-        check_views([files for files, _ in jobs], tell)
-        refiner = UnclipRefiner(str(options.model))
-        sampling = refiner.sampling.but(options.num_inference_steps, options.guidance_scale)
-        place(refiner, options.device)
-        for number, (files, output) in enumerate(jobs, start=1):
-            picture = refiner.repair(**read_views(files), seeds=[options.seed], sampling=sampling)
-            output.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture[0].permute(1, 2, 0).cpu().numpy()).save(output)
-            tell("repairing", number, len(jobs))
-    print(f"{len(jobs)} repaired in {options.output}")
+    """Repairs and writes picture files; under a launcher every rank its share of them.
+
+    Raises:
+        UserError: on rank 0 for what is wrong with the command; on any rank for its own pictures.
+    """
+    world = world_from(os.environ)
+    try:
+        _repair_share(options, world)
+    except UserError as error:
+        if world.is_main:
+            raise
+        time.sleep(3)  # what all ranks find is rank 0's to tell, and launchers end all ranks at the first that ends
+        raise UserError(f"rank {world.rank} of {world.size}: {error}") from error
 
 
-def _jobs(options: Repair) -> list[_Job]:
-    """Every picture to repair."""
-    if options.manifest and not (options.render or options.cond):
-        return _manifest_jobs(options.manifest, options.output)
-    if options.render and options.cond and not options.manifest:
-        return [({"render": options.render, "cond": options.cond}, _picture_path(options.output, options.render))]
-    raise UserError("repair takes either --render and --cond, or --manifest; give one of the two.")
+def _repair_share(options: Repair, world: World) -> None:
+    work = work_of(options)
+    device = device_of(options.device, world)
+    share = [work.jobs[i] for i in world.share(len(work.jobs))]
+    with progress_bar(world.is_main) as tell:
+        done = _done(share, tell) if work.folder else set()
+        left = [job for job in share if job.output not in done]
+        check_views([job.files for job in left], tell)
+        if share:  # else there is no need of a model
+            refiner, sampling = load_refiner(options, device)
+            kept = Kept(work.folder, _made_by(options, sampling)) if work.folder else None
+            if kept:
+                kept.require_same(any_done=bool(done))
+            for number, job in enumerate(left, start=1):
+                picture = refiner.repair(*read_with_references(job.files), seeds=[options.seed], sampling=sampling)
+                _write(kept, job, Image.fromarray(picture[0].permute(1, 2, 0).cpu().numpy()))
+                tell("repairing", number, len(left))
+    rank = f"rank {world.rank} of {world.size}: " if world.size > 1 else ""
+    there = f", {len(done)} {'was' if len(done) == 1 else 'were'} there," if done else ""
+    print(f"{rank}{len(left)} repaired{there} in {options.output}", flush=True)
 
 
-def _manifest_jobs(manifest: Path, folder: Path) -> list[_Job]:
-    samples = read_manifest(manifest, ("render", "cond"))
-    require_folder(folder)
-    outputs = [folder / Path(sample.sources["render"]).with_suffix(".png").name for sample in samples]
-    if len(set(outputs)) < len(outputs):
-        raise UserError(
-            f"--manifest {manifest} has renders of equal file name, so one repair would overwrite another; "
-            "split the manifest or rename the files."
-        )
-    return [(sample.files, output) for sample, output in zip(samples, outputs, strict=True)]
+def _done(jobs: Sequence[Job], tell: Callable[[str, int, int], None]) -> set[Path]:
+    """Outputs that need not be made again."""
+    done = set()
+    for number, job in enumerate(jobs, start=1):
+        if is_done(job):
+            done.add(job.output)
+        tell("looking for what is done", number, len(jobs))
+    return done
 
 
-def _picture_path(output: Path, render: Path) -> Path:
-    """Where one picture goes: --output itself, or in it under the render's name where it is a folder."""
-    if output.is_dir():
-        output = output / f"{render.stem}.png"
-    if Image.registered_extensions().get(output.suffix.lower()) not in EXTENSIONS:
-        raise UserError(
-            f"--output {output} does not end as a picture does, so its format is unknown; end it in .png, .jpg or "
-            ".webp, or name a folder that exists."
-        )
-    require_folder(output.parent)
-    return output
+def _made_by(options: Repair, sampling: Sampling) -> dict[str, Any]:
+    """What decides the pictures, beside the files that each is made of."""
+    model = digest_of_model(folder_of(str(options.model), None, None))
+    return {"model": model, **asdict(sampling), "scheduler": options.scheduler, "seed": options.seed}
+
+
+def _write(kept: Kept | None, job: Job, picture: Image.Image) -> None:
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    if kept:
+        kept.write(job, picture)
+        return
+    with file_made_whole(job.output) as scratch:
+        picture.save(scratch, Image.registered_extensions()[job.output.suffix.lower()])

@@ -27,6 +27,17 @@ def read_views(files: Mapping[str, Path]) -> dict[str, Tensor]:
     return views
 
 
+def read_with_references(files: Mapping[str, Path]) -> tuple[Tensor, Tensor]:
+    """Render (1, 3, H, W) and its R references (1, R, 3, H, W), uint8, where all views but `render` are references.
+
+    Raises:
+        UserError: as `read_views`.
+    """
+    views = read_views(files)
+    render = views.pop("render")
+    return render, torch.stack(list(views.values()), dim=1)
+
+
 def check_views(samples: Sequence[Mapping[str, Path]], tell: Callable[[str, int, int], None]) -> None:
     """Reads all samples once: they are refused before a model is loaded, not when half of them are done.
 

@@ -149,6 +149,37 @@ def test_a_precision_that_contradicts_the_json_is_refused_by_both_names(config, 
         resolve(config, flags(mixed_precision=flag), 1)
 
 
+TRANSFORMERS = {
+    "bf16": {"enabled": "auto"},
+    "fp16": {"enabled": "auto", "loss_scale": 0, "initial_scale_power": 16},
+    "optimizer": {"type": "AdamW", "params": dict.fromkeys(("lr", "betas", "eps", "weight_decay"), "auto")},
+    "scheduler": {
+        "type": "WarmupLR",
+        "params": dict.fromkeys(("warmup_min_lr", "warmup_max_lr", "warmup_num_steps"), "auto"),
+    },
+    "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu", "pin_memory": True}},
+    **dict.fromkeys(("gradient_accumulation_steps", "gradient_clipping", "train_batch_size"), "auto"),
+}
+"""The ZeRO-2 configuration that the pages of transformers and accelerate show."""
+
+
+def test_a_configuration_as_transformers_shows_it_is_taken_and_its_sections_stay_with_us():
+    resolved = resolve(TRANSFORMERS, flags(learning_rate=3e-4, lr_warmup_steps=7, adam_beta2=0.99), 2)
+    assert resolved.learning_rate == 3e-4
+    assert (resolved.optimizer.name, resolved.optimizer.params["betas"]) == ("AdamW", [0.9, 0.99])
+    assert (resolved.schedule.name, resolved.schedule.params["warmup_num_steps"]) == ("WarmupLR", 7)
+    assert not {"optimizer", "scheduler"} & resolved.json.keys()
+    assert resolved.json["zero_force_ds_cpu_optimizer"] is False  # with which DeepSpeed would refuse ours
+    assert resolved.json["zero_allow_untested_optimizer"] is True
+
+
+def test_one_combination_that_deepspeed_makes_no_state_for_is_refused():
+    config = {**BF16, "optimizer": {"type": "Adagrad"}, "data_types": {"grad_accum_dtype": "fp32"}}
+    assert resolve(config, flags(), 1).optimizer.name == "Adagrad"
+    with pytest.raises(UserError, match=r"^optimizer.type Adagrad at stage 1 in bf16 with grad_accum_dtype fp32 in .*"):
+        resolve({**config, "zero_optimization": {"stage": 1}}, flags(), 1)
+
+
 @pytest.mark.parametrize("stage", [0, 3])
 def test_a_stage_that_trains_wrongly_or_saves_nothing_is_refused(stage):
     words = rf"zero_optimization.stage {stage} is not supported.*take stage 1 or 2"
@@ -161,8 +192,11 @@ def test_a_stage_that_trains_wrongly_or_saves_nothing_is_refused(stage):
     [
         ({"torch_autocast": {"enabled": True}}, "torch_autocast", "use bf16 or fp16"),
         ({"optimizer": {"type": "Muon"}}, "optimizer.type Muon", "cannot handle convolutions; remove the section"),
-        ({"optimizer": {"type": "AdamW"}}, "optimizer", "--learning_rate and --adam_.*remove it"),
-        ({"scheduler": {"type": "WarmupLR"}}, "scheduler", "--lr_scheduler and --lr_warmup_steps; remove the section"),
+        (
+            {"zero_force_ds_cpu_optimizer": True},
+            "zero_force_ds_cpu_optimizer",
+            "compiles an extension; set it to false",
+        ),
         ({"zero_optimization": {"stage": 2, "zenflow": {}}}, "zero_optimization.zenflow", "convolutions; remove it"),
         (
             {"zero_optimization": {"elastic_checkpoint": 1}},
@@ -209,7 +243,9 @@ def test_a_file_that_holds_no_configuration_is_refused_by_its_path(tmp_path, con
         ({"bf16": True}, "bf16"),
         ({"zero_optimization": True}, "zero_optimization"),
         ({"optimizer": None}, "optimizer"),
-        ({"optimizer": {}}, "optimizer in the DeepSpeed JSON is refused"),
+        ({"optimizer": {}}, "optimizer.type null in the DeepSpeed JSON is refused: it is none of AdamW, "),
+        ({"scheduler": []}, "scheduler in the DeepSpeed JSON is .* not an object"),
+        ({"data_types": 4}, "data_types in the DeepSpeed JSON is 4 and not an object"),
         ({"bf16": {"enabled": "true"}}, r'bf16.enabled "true" .* would be a guess; write true, false or "auto"'),
         ({"fp16": {"enabled": 1}}, "fp16.enabled 1 in the DeepSpeed JSON says neither yes nor no"),
         ({"bfloat16": {"enabled": True}}, "bfloat16 .* name the section bf16"),

@@ -23,8 +23,8 @@ GLOBAL_BATCH_SIZE = 4
 STEPS = 6
 
 
-def stream_of(folder, workers=0, micro_batch_size=2, rank=0, num_ranks=1, seed=3) -> Stream:
-    split = Split.of(read_index(folder), "train", folder, BUCKETS, seed)
+def stream_of(folder, workers=0, micro_batch_size=2, rank=0, num_ranks=1, seed=3, random_flip=False) -> Stream:
+    split = Split.of(read_index(folder), "train", folder, BUCKETS, seed, random_flip)
     order = Order(split.bucket_of_sample(), GLOBAL_BATCH_SIZE, seed)
     return Stream(split, order, micro_batch_size, rank, num_ranks, workers)
 
@@ -73,6 +73,20 @@ def test_ranks_and_micro_batches_do_not_change_the_pictures(shards, batches):
         for place, position in enumerate(batch.positions):
             assert found[position].keys == (batch.keys[place],)
             assert torch.equal(found[position].render[0], batch.render[place])
+
+
+def test_flips_mirror_about_half_of_the_samples_all_views_alike(shards):
+    plain, flipped = (list(stream_of(shards, random_flip=on).batches(0, 4 * STEPS)) for on in (False, True))
+    mirrored = 0
+    for one, other in zip(plain, flipped, strict=True):
+        assert one.positions == other.positions
+        for place in range(len(one)):
+            pairs = [(getattr(one, view)[place], getattr(other, view)[place]) for view in VIEWS]
+            is_mirrored = torch.equal(pairs[0][1], pairs[0][0].flip(-1))
+            assert all(torch.equal(after, before.flip(-1) if is_mirrored else before) for before, after in pairs)
+            mirrored += is_mirrored
+    assert 0.3 < mirrored / (4 * STEPS * GLOBAL_BATCH_SIZE) < 0.7
+    assert_equal(list(stream_of(shards, workers=1, random_flip=True).batches(0, 4 * STEPS)), flipped)
 
 
 def test_another_seed_is_another_stream(shards, batches):

@@ -21,8 +21,11 @@ def _sample(name, gain, width=40):
 def test_the_report_holds_numbers_pictures_and_curve_and_needs_nothing_else(tmp_path):
     samples = [_sample("a<b", 3.0), _sample("c", -1.0)]
     path = tmp_path / "report.html"
-    write_report(path, samples, means(samples), {1: 0.9, 2: 0.5, 3: 0.4}, "refiner", Sampling(20, 10.0), 0)
+    write_report(
+        path, samples, means(samples), {1: 0.9, 2: 0.5, 3: 0.4}, "refiner", f"{Sampling(20, 10.0, 64)}, seed 0"
+    )
     text = path.read_text()
+    assert "20 steps, guidance 10, tiles of 64 pixels, seed 0" in text
     assert "18.00" in text and "19.00" in text and "+1.00" in text
     assert "1 of 2 samples have a lower PSNR" in text
     assert "a&lt;b" in text and "a<b" not in text
@@ -32,7 +35,7 @@ def test_the_report_holds_numbers_pictures_and_curve_and_needs_nothing_else(tmp_
 
 def test_without_a_curve_there_is_no_empty_one(tmp_path):
     samples = [_sample("a", 1.0)]
-    write_report(tmp_path / "report.html", samples, means(samples), {}, "refiner", Sampling(20, 1.0), 0)
+    write_report(tmp_path / "report.html", samples, means(samples), {}, "refiner", "as usual")
     assert "<svg" not in (tmp_path / "report.html").read_text()
 
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.unclip.base import FULL, TINY, _text_config, _unet, _vae, _vision_config
-from refiner_ds.refiners.unclip.encode import Encoder
-from refiner_ds.refiners.unclip.network import make_refiner
 from refiner_ds.refiners.unclip.parts import load_parts
+from refiner_ds.refiners.unclip.portable.frozen_encoders import Encoders
+from refiner_ds.refiners.unclip.portable.mutual_attention import make_refiner
 from refiner_ds.refiners.unclip.vae_training import reconstruction_psnr, train_vae
 
 
@@ -55,7 +55,7 @@ def test_the_embedding_is_the_one_that_the_checkpoints_own_processor_gives(tiny_
     picture = Image.fromarray(low).resize((200, 120), Image.Resampling.BICUBIC)
     pixels = parts.feature_extractor(picture, return_tensors="pt").pixel_values
     expected = parts.image_encoder(pixels).image_embeds
-    found = Encoder(parts).embedding(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
+    found = Encoders(parts).embedding(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
     assert torch.nn.functional.cosine_similarity(expected, found).item() > 0.9999
     assert torch.allclose(expected, found, atol=2e-2)
 
@@ -63,7 +63,7 @@ def test_the_embedding_is_the_one_that_the_checkpoints_own_processor_gives(tiny_
 @torch.no_grad()
 def test_latents_are_the_scaled_mode_and_come_back_as_pictures(tiny_base):
     parts = load_parts(str(tiny_base))
-    encoder = Encoder(parts)
+    encoder = Encoders(parts)
     pictures = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
     latents = encoder.latents(pictures)
     mode = parts.vae.encode(pictures.float() / 127.5 - 1).latent_dist.mode()

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from refiner_ds.refiners.unclip.encode import Features
-from refiner_ds.refiners.unclip.objective import DROPPED, ClassVector, Draws, Objective, draw, kept
+from refiner_ds.refiners.unclip.objective import DROPPED, Draws, Objective, draw, kept
+from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.parts import load_parts
+from refiner_ds.refiners.unclip.portable.frozen_encoders import ClassVector
 
 CPU = torch.device("cpu")
 
@@ -32,8 +34,12 @@ class Recorder:
         return SimpleNamespace(sample=torch.zeros_like(sample[:, :4]))
 
 
-def _objective(parts, weight=1.0):
-    return Objective(parts, torch.zeros(1, 77, 32), weight, CPU)
+def _objective(parts, **options):
+    return Objective(parts, torch.zeros(1, 77, 32), Recipe(**options), CPU)
+
+
+def _draw(positions, seed=3, latent=(4, 8, 8), embedding=32, **options):
+    return draw(positions, seed, latent, embedding, 1000, Recipe(**options), CPU)
 
 
 def _draws(keep=((1.0, 1.0, 1.0), (1.0, 1.0, 1.0))):
@@ -50,17 +56,17 @@ def test_dropout_takes_seven_equal_cases_and_keeps_everything_above_them():
 
 
 def test_draws_belong_to_positions_not_to_batches():
-    together = draw((5, 9), 3, (4, 8, 8), 32, 1000, 0.1, CPU)
-    alone = [draw((position,), 3, (4, 8, 8), 32, 1000, 0.1, CPU) for position in (5, 9)]
+    together = _draw((5, 9), condition_dropout=0.1)
+    alone = [_draw((position,), condition_dropout=0.1) for position in (5, 9)]
     for name in ("noise", "embedding_noise", "timesteps", "keep"):
         assert torch.equal(getattr(together, name), torch.cat([getattr(draws, name) for draws in alone])), name
-    other_seed = draw((5,), 4, (4, 8, 8), 32, 1000, 0.1, CPU)
+    other_seed = _draw((5,), seed=4, condition_dropout=0.1)
     assert not torch.equal(alone[0].noise, other_seed.noise)
     assert not torch.equal(alone[0].noise[0], alone[0].noise[1])
 
 
 def test_timesteps_and_dropout_are_uniform_over_many_positions():
-    draws = draw(range(4000), 0, (1, 1, 1), 1, 1000, 0.05, CPU)
+    draws = _draw(range(4000), 0, (1, 1, 1), 1, condition_dropout=0.05)
     source, target = draws.timesteps.view(-1, 2).T
     assert source.abs().max() == 0
     assert target.min() < 10 and target.max() > 989 and abs(float(target.float().mean()) - 499.5) < 20
@@ -85,7 +91,7 @@ def test_velocity_and_noisy_latents_give_back_the_clean_ones(parts):
 def test_the_loss_is_the_mean_over_both_rows_and_the_source_weight_acts_on_its_row_alone(parts, features):
     losses = _objective(parts).losses(Recorder(), torch.float32, features, _draws())
     assert torch.isclose(losses["loss"], (losses["loss_source"] + losses["loss_target"]) / 2)
-    light = _objective(parts, 0.1).losses(Recorder(), torch.float32, features, _draws())
+    light = _objective(parts, source_loss_weight=0.1).losses(Recorder(), torch.float32, features, _draws())
     assert torch.isclose(light["loss"], (0.1 * losses["loss_source"] + losses["loss_target"]) / 2)
 
 
@@ -122,3 +128,46 @@ def test_the_class_vector_ends_with_the_sinusoids_of_level_zero(parts):
     assert torch.equal(vector[:, 32:], torch.cat([torch.ones(2, 16), torch.zeros(2, 16)], dim=1))
     noised = ClassVector(parts, CPU)(torch.zeros(2, 32), torch.ones(2, 32))
     assert torch.allclose(noised[:, :32], torch.tensor(0.00643), atol=1e-4)
+
+
+def test_a_noise_offset_is_constant_over_each_channel_of_a_row_and_leaves_every_other_draw(parts):
+    plain, offset = _draw((5, 9)), _draw((5, 9), noise_offset=0.1)
+    added = offset.noise - plain.noise
+    assert torch.allclose(added, added[..., :1, :1].expand_as(added), atol=1e-6)
+    assert len(added[..., 0, 0].flatten().unique()) == 4 * 4  # its own in every row and channel
+    many = _draw(range(500), 0, (4, 1, 1), 1, noise_offset=0.1).noise - _draw(range(500), 0, (4, 1, 1), 1).noise
+    assert abs(float(many.std()) - 0.1) < 0.005
+    for name in ("embedding_noise", "timesteps", "keep"):
+        assert torch.equal(getattr(plain, name), getattr(offset, name)), name
+
+
+def test_an_input_perturbation_moves_the_input_and_not_what_is_asked_for(parts):
+    plain, perturbed = _draw((5, 9)), _draw((5, 9), input_perturbation=0.1)
+    assert torch.equal(plain.noise, perturbed.noise)
+    assert abs(float(perturbed.perturbation.std()) - 0.1) < 0.01
+    clean = torch.randn_like(plain.noise)
+    noisy, target = _objective(parts).noised(clean, plain.noise, plain.timesteps)
+    moved, same = _objective(parts).noised(clean, plain.noise, plain.timesteps, perturbed.perturbation)
+    assert torch.equal(same, target)
+    alpha = parts.scheduler.alphas_cumprod[plain.timesteps].view(-1, 1, 1, 1)
+    assert torch.allclose(moved - noisy, (1 - alpha).sqrt() * perturbed.perturbation, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
+def test_snr_gamma_weighs_every_row_by_its_own_timestep(tiny_base, features, prediction):
+    parts = load_parts(str(tiny_base))
+    parts.scheduler.register_to_config(prediction_type=prediction)
+    draws = _draws()
+    plain = _objective(parts).losses(Recorder(), torch.float32, features, draws)
+    weighed = _objective(parts, snr_gamma=5.0).losses(Recorder(), torch.float32, features, draws)
+    weights = []
+    for timestep in draws.timesteps.tolist():
+        alpha = float(torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)[timestep])
+        snr = alpha / (1 - alpha)
+        weights.append(min(snr, 5.0) / (snr + (prediction == "v_prediction")))
+    assert weights[0] == weights[2] < 0.005 and 0 < weights[3] < (0.01 if prediction == "v_prediction" else 1.01)
+    assert torch.isclose(weighed["loss_source"], plain["loss_source"] * weights[0], rtol=1e-3)
+    _, target = _objective(parts).noised(features.gt, draws.noise[1::2], draws.timesteps[1::2])
+    errors = target.square().mean(dim=(1, 2, 3))  # the recorder answers zeros
+    expected = (errors * torch.tensor(weights[1::2])).mean()
+    assert torch.isclose(weighed["loss_target"], expected, rtol=1e-3)

@@ -14,8 +14,9 @@ from refiner_ds.batch import Batch
 from refiner_ds.chance import key_of
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.objective import DROPPED, Draws
+from refiner_ds.refiners.unclip.options import Recipe
+from refiner_ds.refiners.unclip.portable.unclip_refiner_pipeline import NEGATIVE_PROMPT, PROMPT
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
-from refiner_ds.refiners.unclip.repair import NEGATIVE_PROMPT, PROMPT
 from tests.refiners.plain import Plain
 
 
@@ -28,7 +29,7 @@ def both(request, tiny_base, tmp_path_factory):
     path.write_text(json.dumps(config))
     refiner = UnclipRefiner(str(base))
     refiner.place(torch.device("cpu"), torch.float32)
-    refiner.prepare_training(0.05, 1.0)
+    refiner.prepare_training(Recipe())
     torch.manual_seed(5)
     for parameter in refiner.network.parameters():  # else the render's channels and many biases are zero
         parameter.data += 0.03 * torch.randn_like(parameter)
@@ -97,10 +98,10 @@ def test_the_twenty_step_picture(both, batch):
     """Without it a source row that drifts, guidance between the wrong halves, or a sampler off by one step."""
     refiner, plain = both
     render, cond = batch.render[:1], batch.cond[:1]
-    found = refiner.repair(render, cond, [6], Sampling(20, 10.0))
+    found = refiner.repair(render, cond[:, None], [6], Sampling(20, 10.0))
     chance = torch.Generator().manual_seed(key_of(6, "repair"))
     start, noise = torch.randn(4, 8, 10, generator=chance), torch.randn(32, generator=chance)
-    embedding = refiner._encoder.embedding(cond)[0]
+    embedding = refiner._pipeline.encoders.embedding(cond)[0]
     latent = plain.sample(render[0], cond[0], embedding, noise, start, 20, 10.0, (NEGATIVE_PROMPT, PROMPT))
     with torch.no_grad():
         picture = plain.vae.decode(latent[None] / plain.vae.config.scaling_factor).sample

@@ -24,7 +24,7 @@ def pictures():
 
 
 def test_a_picture_of_any_size_keeps_it_and_its_seed_decides_it(refiner, pictures):
-    render, cond = pictures[:, :1]
+    render, cond = pictures[0, :1], pictures[1, :1, None]
     first, again, other = (refiner.repair(render, cond, [seed], Sampling(3, 3.0)) for seed in (7, 7, 8))
     assert first.shape == render.shape and first.dtype == torch.uint8
     assert torch.equal(first, again)
@@ -32,14 +32,14 @@ def test_a_picture_of_any_size_keeps_it_and_its_seed_decides_it(refiner, picture
 
 
 def test_a_picture_does_not_depend_on_its_companions(refiner, pictures):
-    render, cond = pictures
+    render, cond = pictures[0], pictures[1][:, None]
     together = refiner.repair(render, cond, [1, 2], Sampling(3, 3.0))
     alone = refiner.repair(render[1:], cond[1:], [2], Sampling(3, 3.0))
     assert (together[1:].int() - alone.int()).abs().max() <= 1
 
 
 def test_render_and_reference_both_matter(refiner, pictures):
-    render, cond = pictures[:, :1]
+    render, cond = pictures[0, :1], pictures[1, :1, None]
     base = refiner.repair(render, cond, [1], Sampling(3, 1.0))
     assert not torch.equal(base, refiner.repair(render, 255 - cond, [1], Sampling(3, 1.0)))
     assert not torch.equal(base, refiner.repair(255 - render, cond, [1], Sampling(3, 1.0)))
@@ -49,13 +49,12 @@ def test_render_and_reference_both_matter(refiner, pictures):
 def test_twenty_steps_are_one_call_for_the_source_and_21_for_the_target(refiner, pictures, guidance, rows):
     calls = []
     hook = refiner.network.register_forward_pre_hook(lambda module, args: calls.append(args))
-    render, cond = pictures[:, :1]
+    render, cond = pictures[0, :1], pictures[1, :1, None]
     refiner.repair(render, cond, [1], Sampling(20, guidance))
     hook.remove()
     assert len(calls) == 1 + 21
     assert all(len(sample) == rows for sample, _ in calls)
     assert calls[0][1].abs().max() == 0 and all(timesteps.min() > 0 for _, timesteps in calls[1:])
-    clean = refiner._encoder.latents(
-        torch.nn.functional.pad(cond.float(), (0, 2, 0, 3), mode="replicate").to(torch.uint8)
-    )
+    padded = torch.nn.functional.pad(cond[0].float(), (0, 2, 0, 3), mode="replicate").to(torch.uint8)
+    clean = refiner._pipeline.encoders.latents(padded)
     assert torch.equal(calls[0][0][:1, :4], clean)

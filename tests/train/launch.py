@@ -81,7 +81,7 @@ def _descendants(process: int) -> list[int]:
 
 
 def _launch(launcher: list[str], flags: dict[str, object]) -> subprocess.Popen:
-    arguments = [str(part) for pair in flags.items() for part in pair]
+    arguments = [str(part) for pair in flags.items() for part in pair if part is not None]  # None: a flag by itself
     return subprocess.Popen(
         [sys.executable, *launcher, *arguments],
         cwd=REPO,

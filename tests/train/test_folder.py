@@ -117,6 +117,13 @@ def test_shards_that_do_not_fit_are_refused_with_both_values(run, choice, name, 
         checkpoint_to_resume(run, choice, {**SHARDS, name: other}, IDENTITY)
 
 
+def test_a_commit_that_names_no_optimizer_is_adamws(run):
+    assert checkpoint_to_resume(run, "latest", {**SHARDS, "optimizer": "AdamW"}, IDENTITY) is not None
+    words = r"checkpoint-10 cannot be continued: its optimizer is AdamW and this one's is SGD, so its optimizer shards"
+    with pytest.raises(UserError, match=words):
+        checkpoint_to_resume(run, "latest", {**SHARDS, "optimizer": "SGD"}, IDENTITY)
+
+
 def test_two_jobs_cannot_hold_one_folder_and_a_dead_one_holds_none(tmp_path):
     program = (
         "import sys, pathlib; from refiner_ds.train.folder import hold\n"

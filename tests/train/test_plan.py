@@ -1,5 +1,6 @@
 """The plan of a run: what makes two commands one run, and what is refused before any network exists."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,3 +44,37 @@ def test_a_hub_id_stays_what_it_is(flags):
 def test_a_flag_beyond_its_limit_is_refused(flags):
     with pytest.raises(UserError, match=r"--learning_rate 0\.0 lets nothing be learned"):
         make_plan(replace(flags, learning_rate=0.0, lr_scheduler="polynomial"), World())
+
+
+def write_config(folder: Path, **sections: object) -> Path:
+    """A DeepSpeed JSON with these sections beside ZeRO-2 in bf16."""
+    path = folder / "zero.json"
+    path.write_text(json.dumps({"bf16": {"enabled": True}, "zero_optimization": {"stage": 2}, **sections}))
+    return path
+
+
+def test_the_sections_of_a_json_make_optimizer_and_schedule(flags, tmp_path):
+    optimizer = {"type": "SGD", "params": {"lr": 0.1, "momentum": 0.9}}
+    scheduler = {"type": "WarmupDecayLR", "params": {"warmup_num_steps": 4, "warmup_type": "linear"}}
+    config = write_config(tmp_path, optimizer=optimizer, scheduler=scheduler)
+    plan = make_plan(replace(flags, deepspeed_config=config, max_train_steps=8), World())
+    assert (plan.resolved.optimizer.name, plan.resolved.optimizer.params) == ("SGD", {"momentum": 0.9})
+    expected = [0.0, 0.025, 0.05, 0.075, 0.1, 0.075, 0.05, 0.025]
+    assert [plan.schedule(step) for step in range(8)] == pytest.approx(expected)
+    assert plan.shards["optimizer"] == "SGD"
+
+
+def test_the_rate_is_scaled_by_the_global_batch_wherever_it_comes_from(flags, tmp_path):
+    config = write_config(tmp_path, optimizer={"type": "SGD", "params": {"lr": 0.1}})
+    for given, peak in (({}, 1e-4), ({"learning_rate": 1e-3}, 1e-3), ({"deepspeed_config": config}, 0.1)):
+        plan = make_plan(replace(flags, scale_lr=True, train_batch_size=2, **given), World())
+        assert plan.learning_rate == plan.schedule(0) == pytest.approx(peak * 4)
+
+
+def test_sections_that_torch_would_not_take_are_refused_before_anything_is_started(flags, tmp_path):
+    config = write_config(tmp_path, optimizer={"type": "SGD", "params": {"momentun": 0.9}})
+    with pytest.raises(UserError, match=r"optimizer.params.momentun in the DeepSpeed JSON is no parameter of SGD"):
+        make_plan(replace(flags, deepspeed_config=config), World())
+    config = write_config(tmp_path, scheduler={"type": "StepLR"})
+    with pytest.raises(UserError, match=r"scheduler.params in the DeepSpeed JSON makes no StepLR"):
+        make_plan(replace(flags, deepspeed_config=config), World())

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 from refiner_ds.checkpoint.export import read_master_weights
 from refiner_ds.cli import main
-from refiner_ds.refiners.unclip.repair import UnclipRefinerPipeline
 from tests.train.launch import REPO, accelerate, deepspeed, kill_once, losses, start, torchrun
 
 pytestmark = pytest.mark.slow
@@ -169,18 +169,19 @@ def test_another_run_in_the_same_folder_is_refused_in_one_sentence(whole, flags,
     assert "holds another run: its " in capsys.readouterr().err
 
 
-def test_the_export_is_a_true_pipeline_that_repairs_and_is_evaluated(whole, shards, tmp_path, capsys):
+def test_the_export_is_a_true_pipeline_that_repairs_and_is_evaluated(whole, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     folder, _ = whole
     model, output = tmp_path / "refiner", tmp_path / "evaluation"
     assert main(["export", str(folder), str(model)]) == 0
-    pipeline = UnclipRefinerPipeline.from_pretrained(model)
+    pipeline = DiffusionPipeline.from_pretrained(model, trust_remote_code=True)
     assert pipeline.unet.config.in_channels == 8
     masters = read_master_weights(folder / "checkpoint-8")
     for name, weight in pipeline.unet.state_dict().items():
         assert torch.equal(weight, masters[name]), name
     assert not list(model.rglob("*.bin"))
     grey = Image.new("RGB", (50, 46), "grey")
-    assert pipeline(grey, grey, num_inference_steps=1, guidance_scale=1.0).size == (50, 46)
+    assert pipeline(grey, grey).images[0].size == (50, 46)
 
     rng = np.random.default_rng(0)
     for name in ("render", "cond"):

@@ -101,7 +101,10 @@ def make_parts(shapes: Shapes, seed: int, folder: Path) -> Parts:
 
 
 def save_base(parts: Parts, folder: Path) -> None:
-    """Writes the folder that `StableUnCLIPImg2ImgPipeline.from_pretrained` loads, in fp32 safetensors."""
+    """Writes the folder that `StableUnCLIPImg2ImgPipeline.from_pretrained` loads, in fp32 safetensors.
+
+    How to sample is in its model_index.json too, where it differs from what is usual: of the full base nothing is.
+    """
     StableUnCLIPImg2ImgPipeline(**parts.as_dict()).save_pretrained(folder, safe_serialization=True)
     write_sampling(folder, parts.sampling)
 

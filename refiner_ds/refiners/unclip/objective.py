@@ -1,17 +1,18 @@
-"""The training objective: what is drawn for a sample, the noisy rows, the velocity, and the loss of each branch."""
+"""The training objective: what is drawn for a sample, the noisy rows, the target, and the loss of each branch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor
 
 from refiner_ds.chance import generator_of, key_of
 from refiner_ds.refiners.unclip.encode import Features
-from refiner_ds.refiners.unclip.network import pairs_of, rows_of
+from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.parts import Parts
+from refiner_ds.refiners.unclip.portable.frozen_encoders import ClassVector
+from refiner_ds.refiners.unclip.portable.mutual_attention import pairs_of, rows_of
 
 DROPPED = (
     # render, embedding, reference: which conditions case i drops; beyond the last case nothing is dropped
@@ -30,16 +31,18 @@ class Draws:
     """All that chance decides for B samples.
 
     Attributes:
-        noise: (B * 2, c, h, w) fp32, N(0, 1), rows source and target in turn.
+        noise: (B * 2, c, h, w) fp32, rows source and target in turn: N(0, 1), and what a noise offset adds to it.
         embedding_noise: (B, d) fp32, N(0, 1).
         timesteps: (B * 2,) int64; the source's is 0, the target's uniform over the schedule.
         keep: (B, 3) fp32 of 0 and 1: whether render, embedding and reference are kept.
+        perturbation: as `noise`, N(0, 1) and scaled: added to the input's noise alone; none without one.
     """
 
     noise: Tensor
     embedding_noise: Tensor
     timesteps: Tensor
     keep: Tensor
+    perturbation: Tensor | None = None
 
 
 def kept(uniform: float, probability: float) -> tuple[float, ...]:
@@ -59,29 +62,40 @@ def draw(
     latent: Sequence[int],
     embedding: int,
     num_timesteps: int,
-    dropout: float,
+    recipe: Recipe,
     device: torch.device,
 ) -> Draws:
     """Draws for the samples at `positions` of the stream, each keyed by its own position: no rank, no worker enters.
 
+    What an option of the recipe draws comes from a stream of its own, so that switching it leaves the rest as it was.
+
     Args:
         latent: (c, h, w) of one latent.
         embedding: length d of the image embedding.
-        dropout: probability of each of the seven cases of `DROPPED`.
     """
-    noise, embedding_noise, timesteps, keep = [], [], [], []
+    noise, embedding_noise, timesteps, keep, perturbation = [], [], [], [], []
+
+    def normal(purpose: str, position: int, *shapes: Sequence[int]) -> list[Tensor]:
+        generator = torch.Generator(device).manual_seed(key_of(seed, purpose, position))
+        return [torch.randn(tuple(shape), generator=generator, device=device) for shape in shapes]
+
     for position in positions:
-        on_device = torch.Generator(device).manual_seed(key_of(seed, "noise", position))
-        noise.append(torch.randn((2, *latent), generator=on_device, device=device))
-        embedding_noise.append(torch.randn(embedding, generator=on_device, device=device))
+        rows, vector = normal("noise", position, (2, *latent), (embedding,))
+        if recipe.noise_offset:
+            rows = rows + recipe.noise_offset * normal("noise_offset", position, (2, latent[0], 1, 1))[0]
+        if recipe.input_perturbation:
+            perturbation += normal("input_perturbation", position, (2, *latent))
+        noise.append(rows)
+        embedding_noise.append(vector)
         small = generator_of(seed, "draws", position)
         timesteps += [0, int(small.integers(num_timesteps))]
-        keep.append(kept(small.random(), dropout))
+        keep.append(kept(small.random(), recipe.condition_dropout))
     return Draws(
         torch.cat(noise),
         torch.stack(embedding_noise),
         torch.tensor(timesteps).to(device, non_blocking=True),
         torch.tensor(keep).to(device, non_blocking=True),
+        recipe.input_perturbation * torch.cat(perturbation) if perturbation else None,
     )
 
 
@@ -92,12 +106,13 @@ class Objective:
     would round to 1, leaving source rows without noise whose target is pure noise.
     """
 
-    def __init__(self, parts: Parts, null_text: Tensor, source_loss_weight: float, device: torch.device) -> None:
+    def __init__(self, parts: Parts, text: Tensor, recipe: Recipe, device: torch.device) -> None:
+        """text: (1, tokens, d), the states that every row is told."""
         self._alphas = parts.scheduler.alphas_cumprod.to(device, torch.float32)
-        self._prediction_type = parts.scheduler.config.prediction_type
+        self._predicts_velocity = parts.scheduler.config.prediction_type == "v_prediction"
         self._class_vector = ClassVector(parts, device)
-        self._null_text = null_text
-        self._source_loss_weight = source_loss_weight
+        self._text = text
+        self._recipe = recipe
         self.num_timesteps: int = parts.scheduler.config.num_train_timesteps
 
     def losses(
@@ -105,25 +120,28 @@ class Objective:
     ) -> dict[str, Tensor]:
         """One forward pass: `loss` to go back from, and its branches `loss_source` and `loss_target`, all fp32 scalars.
 
-        At source weight 1, `loss` is the mean squared error over both rows.
+        At source weight 1, `loss` is the mean over both rows of the squared error; with `snr_gamma` the error of every
+        row is weighted, in the branches too.
         """
         keep_render, keep_embedding, keep_reference = (draws.keep[:, i] for i in range(3))
         clean = rows_of(features.cond * _over(keep_reference), features.gt)
-        noisy, target = self.noised(clean, draws.noise, draws.timesteps)
+        noisy, target = self.noised(clean, draws.noise, draws.timesteps, draws.perturbation)
         render = features.render * _over(keep_render)
         vector = self._class_vector(features.embedding, draws.embedding_noise) * keep_embedding[:, None]
         predicted = network(
             torch.cat([noisy, rows_of(render, render)], dim=1).to(dtype),
             draws.timesteps,
-            encoder_hidden_states=self._null_text.expand(len(noisy), -1, -1).to(dtype),
+            encoder_hidden_states=self._text.expand(len(noisy), -1, -1).to(dtype),
             class_labels=rows_of(vector, vector).to(dtype),
         ).sample.float()
-        source, wanted = pairs_of((predicted - target).square())
-        loss_source, loss_target = source.mean(), wanted.mean()
-        loss = (self._source_loss_weight * loss_source + loss_target) / 2
+        errors = (predicted - target).square().mean(dim=(1, 2, 3)) * self.row_weights(draws.timesteps)
+        loss_source, loss_target = (rows.mean() for rows in pairs_of(errors))
+        loss = (self._recipe.source_loss_weight * loss_source + loss_target) / 2
         return {"loss": loss, "loss_source": loss_source.detach(), "loss_target": loss_target.detach()}
 
-    def noised(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+    def noised(
+        self, clean: Tensor, noise: Tensor, timesteps: Tensor, perturbation: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Noisy latents and what the network shall predict of them, both (rows, c, h, w) fp32.
 
         x_t = sqrt(a) x + sqrt(1 - a) noise (Ho et al. 2020, eq. 4); velocity v = sqrt(a) noise - sqrt(1 - a) x
@@ -131,25 +149,20 @@ class Objective:
         """
         alpha = self._alphas[timesteps]
         signal, spread = _over(alpha.sqrt()), _over((1 - alpha).sqrt())
-        noisy = signal * clean + spread * noise
-        return noisy, signal * noise - spread * clean if self._prediction_type == "v_prediction" else noise
+        noisy = signal * clean + spread * (noise if perturbation is None else noise + perturbation)
+        return noisy, signal * noise - spread * clean if self._predicts_velocity else noise
 
+    def row_weights(self, timesteps: Tensor) -> Tensor:
+        """Weight (rows,) of each row's squared error, by its own timestep; one without `snr_gamma`.
 
-class ClassVector:
-    """The class vector of the reference: its embedding, noised at level 0, and the sinusoidal embedding of level 0."""
-
-    def __init__(self, parts: Parts, device: torch.device) -> None:
-        self._normalizer = parts.image_normalizer
-        alpha = parts.image_noising_scheduler.alphas_cumprod[0].to(device, torch.float32)
-        self._signal, self._spread = alpha.sqrt(), (1 - alpha).sqrt()
-
-    def __call__(self, embedding: Tensor, noise: Tensor) -> Tensor:
-        """(B, d) fp32 embedding and its N(0, 1) noise to (B, 2 d)."""
-        noised = self._normalizer.unscale(self._signal * self._normalizer.scale(embedding) + self._spread * noise)
-        level = torch.zeros(len(embedding), device=embedding.device)
-        return torch.cat(
-            [noised, get_timestep_embedding(level, embedding.shape[1], flip_sin_to_cos=True, downscale_freq_shift=0)], 1
-        )
+        Min-SNR-gamma (Hang et al. 2023, section 3.4): min(SNR, gamma) / SNR for epsilon, and / (SNR + 1) for velocity,
+        whose error is SNR + 1 times that of the noise. With SNR = a / (1 - a), SNR + 1 is 1 / (1 - a).
+        """
+        alpha = self._alphas[timesteps]
+        if self._recipe.snr_gamma is None:
+            return torch.ones_like(alpha)
+        snr = alpha / (1 - alpha)
+        return snr.clamp(max=self._recipe.snr_gamma) / (snr + 1 if self._predicts_velocity else snr)
 
 
 def _over(values: Tensor) -> Tensor:

@@ -9,16 +9,15 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers import schedulers as diffusers_schedulers
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.protocol import Sampling
+from refiner_ds.refiners.unclip.hub import INDEX, folder_of
+from refiner_ds.refiners.unclip.weights import NETWORKS, load_network, reason_of, told
 
-INDEX = "model_index.json"
-SAMPLING = "sampling.json"
-"""How the checkpoint is meant to be sampled; without it, GaussianRefiner's 20 steps and guidance 10."""
+FORMAT = 1
+"""Version of what model_index.json says beyond diffusers' own keys; exports carry it as `refiner_format`."""
 
 NAMES = (
     "vae",
@@ -59,106 +58,135 @@ class Parts:
         self.image_normalizer.requires_grad_(False).to(device, torch.float32)
 
 
-def load_parts(base: str) -> Parts:
-    """Loads a base or refiner checkpoint in fp32 on the CPU: a local folder, or a hub id.
+def load_parts(base: str, revision: str | None = None, variant: str | None = None) -> Parts:
+    """Loads a base or refiner checkpoint in fp32 on the CPU, whatever the precision of its files.
+
+    Args:
+        base: a local folder, or a hub id, of which only what is needed is downloaded.
+        revision: branch, tag or commit of a hub id.
+        variant: take the weights of this variant, such as fp16, for every part.
 
     Raises:
-        UserError: no such folder, no unCLIP checkpoint, or a part that is missing or does not fit the others.
+        UserError: no such model or revision, no unCLIP checkpoint, one that a newer refiner_ds has made, or a part that
+            is missing, unreadable, not finite or does not fit the others.
     """
-    folder = _folder(base)
-    _require_unclip(base, folder)
-    try:
-        _require_fit(base, folder)
-        return Parts(
-            vae=AutoencoderKL.from_pretrained(folder, subfolder="vae"),
-            text_encoder=CLIPTextModel.from_pretrained(folder, subfolder="text_encoder"),
-            tokenizer=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
-            unet=UNet2DConditionModel.from_pretrained(folder, subfolder="unet"),
-            scheduler=_scheduler(folder, "scheduler"),
-            feature_extractor=CLIPImageProcessor.from_pretrained(folder, subfolder="feature_extractor"),
-            image_encoder=CLIPVisionModelWithProjection.from_pretrained(folder, subfolder="image_encoder"),
-            image_normalizer=StableUnCLIPImageNormalizer.from_pretrained(folder, subfolder="image_normalizer"),
-            image_noising_scheduler=_scheduler(folder, "image_noising_scheduler"),
-            sampling=_read_sampling(Path(folder) / SAMPLING),
-        )
-    except UserError:
-        raise
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"model {base} cannot be loaded ({reason}); download, make or export it again.") from error
+    folder = folder_of(base, revision, variant)
+    index = _read_index(base, folder)
+    _require_unclip(base, folder, index)
+    sampling = _read_sampling(base, index)
+    _require_fit(base, folder)
+    networks = {name: load_network(base, folder, name, variant) for name in NETWORKS}
+    with told(base, "feature_extractor"):
+        feature_extractor = CLIPImageProcessor.from_pretrained(folder, subfolder="feature_extractor")
+    return Parts(
+        **networks,
+        tokenizer=_tokenizer(base, folder, networks["text_encoder"].config.vocab_size),
+        feature_extractor=feature_extractor,
+        scheduler=_scheduler(base, folder, "scheduler"),
+        image_noising_scheduler=_scheduler(base, folder, "image_noising_scheduler"),
+        sampling=sampling,
+    )
 
 
 def write_sampling(folder: Path, sampling: Sampling) -> None:
-    """Notes beside the parts how they are meant to be sampled."""
-    (folder / SAMPLING).write_text(json.dumps(asdict(sampling)) + "\n", encoding="utf-8")
+    """Notes in model_index.json how the parts are meant to be sampled, where that differs from `Sampling()`."""
+    path, usual = folder / INDEX, asdict(Sampling())
+    index = {key: value for key, value in _read_json(path).items() if key not in usual}
+    index |= {key: value for key, value in asdict(sampling).items() if value != usual[key]}
+    path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _read_sampling(path: Path) -> Sampling:
-    return Sampling(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else Sampling()
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _folder(base: str) -> str:
-    if Path(base).is_dir():
-        return base
-    if base.count("/") != 1 or base.startswith((".", "/", "~")):
-        raise UserError(
-            f"model {base} is no folder, so there are no networks to load; name a checkpoint folder or a hub id."
-        )
+def _read_index(base: str, folder: Path) -> dict[str, Any]:
     try:
-        return snapshot_download(
-            base, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.bin"], ignore_patterns=["*fp16*"]
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"model {base} is neither a folder here nor to be had from the hub ({str(error).splitlines()[0]}); "
-            "name a folder, or a hub id while the hub can be reached."
-        ) from error
-
-
-def _require_unclip(base: str, folder: str) -> None:
-    path = Path(folder) / INDEX
-    try:
-        index = dict(json.loads(path.read_text(encoding="utf-8")))
+        return _read_json(folder / INDEX)
     except (OSError, TypeError, ValueError) as error:
         raise UserError(
             f"model {base} has no readable {INDEX}, so it is no diffusers checkpoint; "
             "name a folder in the layout of stable-diffusion-2-1-unclip, as `refiner-ds base` makes."
         ) from error
-    missing = [name for name in NAMES if index.get(name, [None])[0] is None or not (Path(folder) / name).is_dir()]
+
+
+def _require_unclip(base: str, folder: Path, index: dict[str, Any]) -> None:
+    def is_there(name: str) -> bool:
+        entry = index.get(name)
+        return isinstance(entry, list) and entry[:1] not in ([], [None]) and (folder / name).is_dir()
+
+    missing = [name for name in NAMES if not is_there(name)]
     if missing:
+        kind = index.get("_class_name")
+        kind = kind[-1] if isinstance(kind, list) and kind else kind  # [module, class] where a pipeline brings its code
         raise UserError(
-            f"model {base} is a {index.get('_class_name')} without {', '.join(missing)}, so it is no unCLIP "
+            f"model {base} is a {kind} without {', '.join(missing)}, so it is no unCLIP "
             "checkpoint; take one in the layout of stable-diffusion-2-1-unclip."
         )
 
 
-def _scheduler(folder: str, name: str) -> Any:
-    config = json.loads((Path(folder) / name / "scheduler_config.json").read_text(encoding="utf-8"))
-    return getattr(diffusers_schedulers, config["_class_name"]).from_config(config)
+def _read_sampling(base: str, index: dict[str, Any]) -> Sampling:
+    """How the folder says that it is meant to be sampled, else GaussianRefiner's 20 steps and guidance 10."""
+    made, usual = index.get("refiner_format", FORMAT), Sampling()
+    if not isinstance(made, int) or made > FORMAT:
+        raise UserError(
+            f"model {base} is of refiner_format {made} and this refiner_ds reads {FORMAT}, so a newer one has made it; "
+            "upgrade refiner_ds."
+        )
+    try:
+        return usual.but(index.get("num_inference_steps"), index.get("guidance_scale"))
+    except (UserError, TypeError) as error:
+        raise UserError(
+            f"model {base}: its {INDEX} does not say how to sample ({reason_of(error)}); make or export it again."
+        ) from error
 
 
-def _require_fit(base: str, folder: str) -> None:
+def _tokenizer(base: str, folder: Path, vocabulary: int) -> CLIPTokenizer:
+    place = folder / "tokenizer"
+    with told(base, "tokenizer"):
+        # where these are missing, transformers makes a tokenizer that knows no words, without a word about it
+        if not (place / "tokenizer.json").exists() and not all(
+            (place / f).exists() for f in ("vocab.json", "merges.txt")
+        ):
+            raise FileNotFoundError("there is no vocab.json with merges.txt")
+        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+    if len(tokenizer) > vocabulary:
+        raise UserError(
+            f"model {base}: its tokenizer knows {len(tokenizer)} tokens and its text_encoder {vocabulary}, so the "
+            "parts do not fit together; take all parts from one checkpoint."
+        )
+    return tokenizer
+
+
+def _scheduler(base: str, folder: Path, name: str) -> Any:
+    with told(base, name):
+        config = _read_json(folder / name / "scheduler_config.json")
+        return getattr(diffusers_schedulers, config["_class_name"]).from_config(config)
+
+
+def _config(base: str, folder: Path, name: str) -> dict[str, Any]:
+    with told(base, name):
+        return _read_json(folder / name / "config.json")
+
+
+def _require_fit(base: str, folder: Path) -> None:
     """Compares the dimensions at which the parts meet, from their configs."""
-    unet, vae, text, image, normalizer = (
-        json.loads((Path(folder) / name / "config.json").read_text(encoding="utf-8"))
-        for name in ("unet", "vae", "text_encoder", "image_encoder", "image_normalizer")
-    )
-    embedding = image["projection_dim"]
+    configs = {name: _config(base, folder, name) for name in NETWORKS}
+
+    def dimension(part: str, key: str) -> int:
+        with told(base, part):
+            return configs[part][key]
+
+    embedding = dimension("image_encoder", "projection_dim")
     meetings = (
-        ("unet's out_channels", unet["out_channels"], "vae's latent_channels", vae["latent_channels"]),
-        ("unet's cross_attention_dim", unet["cross_attention_dim"], "text_encoder's hidden_size", text["hidden_size"]),
-        (
-            *("unet's projection_class_embeddings_input_dim", unet["projection_class_embeddings_input_dim"]),
-            *("twice the image_encoder's projection_dim", 2 * embedding),
-        ),
-        (
-            *("image_normalizer's embedding_dim", normalizer["embedding_dim"]),
-            *("image_encoder's projection_dim", embedding),
-        ),
+        ("unet", "out_channels", "vae's latent_channels", dimension("vae", "latent_channels")),
+        ("unet", "cross_attention_dim", "text_encoder's hidden_size", dimension("text_encoder", "hidden_size")),
+        ("unet", "projection_class_embeddings_input_dim", "twice the image_encoder's projection_dim", 2 * embedding),
+        ("image_normalizer", "embedding_dim", "image_encoder's projection_dim", embedding),
     )
-    for name, value, other, expected in meetings:
-        if value != expected:
+    for part, key, other, expected in meetings:
+        if dimension(part, key) != expected:
             raise UserError(
-                f"model {base}: {name} is {value} and {other} is {expected}, so the parts do not fit together; "
-                "take all parts from one checkpoint."
+                f"model {base}: {part}'s {key} is {dimension(part, key)} and {other} is {expected}, so the parts do "
+                "not fit together; take all parts from one checkpoint."
             )

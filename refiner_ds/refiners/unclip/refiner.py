@@ -7,27 +7,38 @@ import torch
 from torch import Tensor, nn
 
 from refiner_ds.batch import Batch
+from refiner_ds.chance import key_of
+from refiner_ds.errors import UserError
 from refiner_ds.refiners.protocol import Sampling
-from refiner_ds.refiners.unclip.encode import Encoder, Features
-from refiner_ds.refiners.unclip.network import make_refiner
+from refiner_ds.refiners.unclip.adapt import adapt, merge
+from refiner_ds.refiners.unclip.encode import Features, features_of
 from refiner_ds.refiners.unclip.objective import Objective, draw
-from refiner_ds.refiners.unclip.parts import load_parts, write_sampling
-from refiner_ds.refiners.unclip.repair import UnclipRefinerPipeline, repair
+from refiner_ds.refiners.unclip.options import Adaptation, Recipe
+from refiner_ds.refiners.unclip.parts import load_parts
+from refiner_ds.refiners.unclip.portable.unclip_refiner_pipeline import UnclipRefinerPipeline
 
 
 class UnclipRefiner:
     """A refiner made of a checkpoint folder or hub id; its `network` is what is trained, all else is frozen.
 
     Raises:
-        UserError: the base is no unCLIP checkpoint.
+        UserError: the base is no unCLIP checkpoint, or cannot be adapted so.
     """
 
-    def __init__(self, base: str) -> None:
-        self._parts = load_parts(base)
-        make_refiner(self._parts.unet)
-        self._encoder = Encoder(self._parts)
+    def __init__(
+        self,
+        base: str,
+        revision: str | None = None,
+        variant: str | None = None,
+        adaptation: Adaptation | None = None,
+    ) -> None:
+        self._parts = load_parts(base, revision, variant)
+        self._pipeline = _pipeline(self._parts)
+        if adaptation:
+            adapt(self._parts, adaptation)
+            self._pipeline.scheduler = self._parts.scheduler
+        self._recipe = Recipe()
         self._objective: Objective | None = None
-        self._dropout = 0.0
 
     @property
     def network(self) -> nn.Module:
@@ -37,7 +48,7 @@ class UnclipRefiner:
     @property
     def crop_factor(self) -> int:
         """Sides of training crops must be multiples of this many pixels."""
-        return self._encoder.factor
+        return self._pipeline.encoders.factor
 
     @property
     def sampling(self) -> Sampling:
@@ -50,15 +61,22 @@ class UnclipRefiner:
         if whole:
             self._parts.unet.requires_grad_(False).eval().to(device, dtype)
 
-    def prepare_training(self, condition_dropout: float, source_loss_weight: float) -> None:
-        """Encodes the empty prompt and sets up the loss; call it once the parts are placed."""
-        null_text = self._encoder.text([""])
-        self._objective = Objective(self._parts, null_text, source_loss_weight, null_text.device)
-        self._dropout = condition_dropout
+    def prepare_training(self, recipe: Recipe, gradient_checkpointing: bool = False) -> None:
+        """Encodes the empty prompt and sets up the loss; call it once the parts are placed.
+
+        With `gradient_checkpointing` the network computes its activations a second time on the way back instead of
+        keeping them.
+        """
+        text_encoder = self._parts.text_encoder
+        null_text = self._pipeline.encoders.text([""], text_encoder.device)
+        self._recipe = recipe
+        self._objective = Objective(self._parts, null_text, recipe, null_text.device)
+        if gradient_checkpointing:
+            self._parts.unet.enable_gradient_checkpointing()
 
     def encode(self, batch: Batch) -> Features:
         """Latents and embedding of a batch that is on the device."""
-        return self._encoder.features(batch)
+        return features_of(self._pipeline.encoders, batch)
 
     def loss(self, network: Any, dtype: torch.dtype, features: Features, seed: int) -> dict[str, Tensor]:
         """Named fp32 scalars of one micro-batch; `loss` is the one to go back from, the others are for the log.
@@ -75,18 +93,61 @@ class UnclipRefiner:
             latent,
             embedding,
             self._objective.num_timesteps,
-            self._dropout,
+            self._recipe,
             features.gt.device,
         )
         return self._objective.losses(network, dtype, features, draws)
 
-    def repair(self, render: Tensor, cond: Tensor, seeds: list[int], sampling: Sampling) -> Tensor:
-        """(B, 3, H, W) uint8 renders and references to repaired pictures of the same shape."""
-        return repair(self._parts, self._encoder, render, cond, seeds, sampling)
+    def use_scheduler(self, name: str) -> None:
+        """Swaps the sampler for another one of diffusers by its class name.
+
+        Raises:
+            UserError: there is none of this name that could take its place.
+        """
+        try:
+            self._pipeline.use_scheduler(name)
+        except ValueError as error:
+            raise UserError(f"--{error}") from error
+
+    def repair(self, render: Tensor, references: Tensor, seeds: list[int], sampling: Sampling) -> Tensor:
+        """(B, 3, H, W) renders and (B, R, 3, H, W) references, uint8, to repaired pictures (B, 3, H, W) uint8.
+
+        The noise is drawn on the CPU, from the seeds alone: the same on any device and in any batch.
+        """
+        generators = [torch.Generator().manual_seed(key_of(seed, "repair")) for seed in seeds]
+        try:
+            return self._pipeline.repair(
+                render,
+                references,
+                generators,
+                sampling.num_inference_steps,
+                sampling.guidance_scale,
+                sampling.tile_size,
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
-        """Writes the whole pipeline in fp32 safetensors; `weights` are taken for the network instead of its own."""
+        """Writes the whole pipeline in fp32 safetensors; `weights` take the place of the network's of their names.
+
+        Low-rank updates are merged into the weights that they update.
+        """
         if weights is not None:
-            self._parts.unet.load_state_dict(weights)
-        UnclipRefinerPipeline(**self._parts.as_dict()).save_pretrained(folder, safe_serialization=True)
-        write_sampling(folder, self.sampling)
+            unknown = self._parts.unet.load_state_dict(weights, strict=False).unexpected_keys
+            assert not unknown, unknown
+        merge(self._parts.unet)
+        self._pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def _pipeline(parts: Any) -> UnclipRefinerPipeline:
+    sampling = parts.sampling
+    try:
+        pipeline = UnclipRefinerPipeline(
+            **parts.as_dict(),
+            num_inference_steps=sampling.num_inference_steps,
+            guidance_scale=sampling.guidance_scale,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -4,10 +4,16 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 from torch.nn.functional import softmax
+from torch.utils.flop_counter import FlopCounterMode
 
-from refiner_ds.errors import UserError
 from refiner_ds.refiners.unclip.base import TINY, _unet
-from refiner_ds.refiners.unclip.network import MutualAttention, make_refiner, pairs_of, rows_of, source_computed_once
+from refiner_ds.refiners.unclip.portable.mutual_attention import (
+    MutualAttention,
+    PairsApart,
+    make_refiner,
+    pairs_of,
+    rows_of,
+)
 
 
 @pytest.fixture
@@ -48,7 +54,7 @@ def test_the_config_tells_the_widened_input_and_a_second_surgery_changes_nothing
 
 def test_a_unet_with_other_input_channels_is_refused(unet):
     unet.register_to_config(in_channels=9)
-    with pytest.raises(UserError, match="in_channels 9"):
+    with pytest.raises(ValueError, match="in_channels 9"):
         make_refiner(unet)
 
 
@@ -86,15 +92,59 @@ def test_the_target_sees_the_source_and_learns_through_it_but_never_the_reverse(
 
 
 @torch.no_grad()
-def test_the_source_computed_once_gives_the_same_targets_and_leaves_the_network_as_it_was(unet):
+def test_pairs_apart_give_the_same_targets_and_leave_the_network_as_it_was(unet):
     make_refiner(unet)
     inputs = _inputs(4, 8)
     expected = pairs_of(unet(**inputs).sample)[1]
     sources, targets = ({name: value[row::2] for name, value in inputs.items()} for row in (0, 1))
-    with source_computed_once(unet, lambda: unet(**sources)):
-        for _ in range(2):
-            assert torch.allclose(unet(**targets).sample, expected, atol=1e-5)
+    with PairsApart(unet) as apart:
+        kept = apart.remember(lambda: unet(**sources))
+        other = apart.remember(lambda: unet(**{**sources, "sample": -sources["sample"]}))
+        for memory, same in ((kept, True), (other, False), (kept, True)):
+            apart.attend_to(memory)
+            assert torch.allclose(unet(**targets).sample, expected, atol=1e-5) == same
     assert torch.equal(pairs_of(unet(**inputs).sample)[1], expected)
+
+
+@torch.no_grad()
+def test_pairs_apart_take_about_half_of_the_arithmetic_of_many_steps(unet):
+    make_refiner(unet)
+    inputs, steps = _inputs(2, 8, side=32), 21
+    sources, targets = ({name: value[row::2] for name, value in inputs.items()} for row in (0, 1))
+    with FlopCounterMode(display=False) as in_pairs:
+        unet(**inputs)
+    with FlopCounterMode(display=False) as apart, PairsApart(unet) as pairs:
+        pairs.attend_to(pairs.remember(lambda: unet(**sources)))
+        unet(**targets)
+    once = in_pairs.get_total_flops()
+    with FlopCounterMode(display=False) as source:
+        unet(**{name: torch.cat([value, value]) for name, value in sources.items()})
+    assert apart.get_total_flops() <= 1.01 * once  # nothing is computed twice
+    per_target = apart.get_total_flops() - source.get_total_flops() / 2
+    assert steps * once > 1.8 * (once / 2 + steps * per_target)
+
+
+@torch.no_grad()
+def test_a_target_attends_to_all_of_its_references(unet):
+    """Two equal references weigh the same tokens twice; the second of two different ones is seen, by its own pair."""
+    make_refiner(unet)
+    inputs = _inputs(4, 8)
+    sources, targets = ({name: value[row::2] for name, value in inputs.items()} for row in (0, 1))
+
+    def predicted(samples):
+        """With the source latents (pairs * 2, 8, h, w), two for each pair."""
+        with PairsApart(unet, num_references=2) as apart:
+            rows = {name: value.repeat_interleave(2, dim=0) for name, value in sources.items()}
+            apart.attend_to(apart.remember(lambda: unet(**{**rows, "sample": samples})))
+            return unet(**targets).sample
+
+    twice = sources["sample"].repeat_interleave(2, dim=0)
+    changed = twice.clone()
+    changed[3] = -changed[3]  # the second reference of the second pair
+    assert torch.allclose(predicted(twice)[0], predicted(changed)[0], atol=1e-5)
+    assert not torch.allclose(predicted(twice)[1], predicted(changed)[1], atol=1e-3)
+    swapped = changed[[1, 0, 3, 2]]  # attention knows no order of tokens
+    assert torch.allclose(predicted(changed), predicted(swapped), atol=1e-5)
 
 
 def test_rows_and_pairs_are_inverse():

@@ -1,7 +1,6 @@
 """The UNet of the refiner: twice the input channels for the render's latents, and mutual attention in every attn1."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -9,10 +8,11 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from refiner_ds.errors import UserError
-
 ROWS = 2
 """Rows of a pair in the UNet's batch: row 0 is the source (the reference view), row 1 the target."""
+
+Memory = dict[str, tuple[Tensor, Tensor]]
+"""Keys and values that source rows have left, by layer; each (pairs, heads, references * tokens, channels per head)."""
 
 
 class MutualAttention:
@@ -41,26 +41,66 @@ class MutualAttention:
         return _merged(attn, torch.stack([source, target], dim=1).flatten(0, 1))
 
 
-class _SourceAlone:
-    """The source's half of mutual attention: plain self-attention over source rows that keeps their keys and values."""
+class PairsApart:
+    """Mutual attention with the rows of pairs apart in time, which is exact, since the source never sees the target.
+
+    Within the context the UNet is called on rows of one kind. `remember` runs the sources and keeps their keys and
+    values; after `attend_to` of what was kept, target rows may come any number of times. Where the source is the same
+    at every step of a sampling loop, this saves half of the work of all steps but the first.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, num_references: int = 1) -> None:
+        """Each target may have several source rows, then `num_references` one after another for each pair."""
+        self.num_references = num_references
+        self.kept: Memory = {}
+        self.is_source = True
+        self._unet = unet
+        self._mutual = unet.attn_processors
+
+    def __enter__(self) -> "PairsApart":
+        self._unet.set_attn_processor(
+            {
+                name: _RowsAlone(name, self) if isinstance(old, MutualAttention) else old
+                for name, old in self._mutual.items()
+            }
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._unet.set_attn_processor(dict(self._mutual))
+
+    def remember(self, run_source: Callable[[], object]) -> Memory:
+        """What is left by `run_source`, which calls the UNet on (pairs * num_references, ...) source rows."""
+        self.kept, self.is_source = {}, True
+        run_source()
+        return self.kept
+
+    def attend_to(self, kept: Memory) -> None:
+        """From here on the UNet is called on (pairs, ...) target rows, the pairs in the order of the sources."""
+        self.kept, self.is_source = kept, False
+
+
+class _RowsAlone:
+    """One layer's self-attention over rows of one kind: sources leave their keys and values, targets attend to them."""
+
+    def __init__(self, name: str, apart: PairsApart) -> None:
+        self._name, self._apart = name, apart
 
     def __call__(self, attn: Attention, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
-        """hidden_states: (pairs, tokens, channels), sources only."""
-        query, self.key, self.value = _heads(attn, hidden_states)
-        return _merged(attn, scaled_dot_product_attention(query, self.key, self.value))
-
-
-class _TargetAlone:
-    """The target's half of mutual attention: target rows attend to themselves and to what their sources have left."""
-
-    def __init__(self, source: _SourceAlone) -> None:
-        self._source = source
-
-    def __call__(self, attn: Attention, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
-        """hidden_states: (pairs, tokens, channels), targets only, of the pairs whose sources have run."""
+        """hidden_states: (rows, tokens, channels); returns the same shape."""
+        apart = self._apart
         query, key, value = _heads(attn, hidden_states)
-        keys, values = torch.cat([key, self._source.key], dim=2), torch.cat([value, self._source.value], dim=2)
-        return _merged(attn, scaled_dot_product_attention(query, keys, values))
+        if apart.is_source:
+            apart.kept[self._name] = _joined(key, apart.num_references), _joined(value, apart.num_references)
+        else:
+            kept_key, kept_value = apart.kept[self._name]
+            key, value = torch.cat([key, kept_key], dim=2), torch.cat([value, kept_value], dim=2)
+        return _merged(attn, scaled_dot_product_attention(query, key, value))
+
+
+def _joined(heads: Tensor, num_references: int) -> Tensor:
+    """(pairs * references, heads, tokens, channels) to (pairs, heads, references * tokens, channels)."""
+    return heads.unflatten(0, (-1, num_references)).transpose(1, 2).flatten(2, 3)
 
 
 def _heads(attn: Attention, rows: Tensor) -> tuple[Tensor, ...]:
@@ -74,37 +114,17 @@ def _merged(attn: Attention, heads: Tensor) -> Tensor:
     return attn.to_out[1](attn.to_out[0](heads.transpose(1, 2).flatten(-2)))
 
 
-@contextmanager
-def source_computed_once(unet: UNet2DConditionModel, run_source: Callable[[], object]) -> Iterator[None]:
-    """Takes pairs apart in time, which is exact, since the source never sees the target.
-
-    `run_source` calls the UNet on the source rows alone; within the context it is then called on target rows alone, any
-    number of times, in the order of the sources. Where the source is the same at every step of a sampling loop, this
-    saves half of the work of all steps but the first.
-    """
-    mutual = unet.attn_processors
-    sources = {name: _SourceAlone() if isinstance(old, MutualAttention) else old for name, old in mutual.items()}
-    targets = {name: _TargetAlone(new) if isinstance(new, _SourceAlone) else new for name, new in sources.items()}
-    try:
-        unet.set_attn_processor(sources)
-        run_source()
-        unet.set_attn_processor(targets)
-        yield
-    finally:
-        unet.set_attn_processor(mutual)
-
-
 def make_refiner(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """Turns a pretrained UNet into a refiner's in place: widened conv_in (unless it is already), mutual attention.
 
     Raises:
-        UserError: conv_in has neither the pretrained number of channels nor twice as many.
+        ValueError: conv_in has neither the pretrained number of channels nor twice as many.
     """
     latent_channels = unet.config.out_channels
     if unet.config.in_channels == latent_channels:
         _widen(unet)
     elif unet.config.in_channels != 2 * latent_channels:
-        raise UserError(
+        raise ValueError(
             f"the UNet's config says in_channels {unet.config.in_channels}, so it is neither a base "
             f"({latent_channels}) nor a refiner ({2 * latent_channels}); take another checkpoint."
         )

@@ -1,0 +1,75 @@
+"""Which weights of the network are trained: all, attention alone, in full or through low-rank updates."""
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from peft import LoraConfig
+from torch import nn
+
+from refiner_ds.chance import key_of
+from refiner_ds.errors import UserError
+from refiner_ds.refiners.unclip.options import Adaptation
+from refiner_ds.refiners.unclip.parts import Parts
+
+ADAPTER = "refiner"
+
+
+def adapt(parts: Parts, options: Adaptation) -> None:
+    """Sets up schedule and trained weights in place, in a network that is a refiner already.
+
+    Raises:
+        UserError: a last timestep without signal where the noise is to be predicted.
+    """
+    if options.prediction_type:
+        parts.scheduler.register_to_config(prediction_type=options.prediction_type)
+    if options.zero_terminal_snr:
+        parts.scheduler = _without_signal_at_the_end(parts.scheduler)
+    layers = _layers(parts.unet, options.trainable)
+    parts.unet.requires_grad_(options.trainable == "all" and options.lora_rank is None)
+    if options.lora_rank is not None:
+        _add_low_rank(parts.unet, layers, options.lora_rank, options.seed)
+    else:
+        for name in layers:
+            parts.unet.get_submodule(name).requires_grad_(True)
+    parts.unet.conv_in.requires_grad_(True)
+
+
+def merge(unet: UNet2DConditionModel) -> None:
+    """Adds low-rank updates, where there are any, to the weights that they update, and takes their layers away."""
+    if getattr(unet, "peft_config", None):
+        unet.fuse_lora()
+        unet.unload_lora()
+
+
+def _layers(unet: UNet2DConditionModel, trainable: str) -> list[str]:
+    """Full names of the linear and convolutional layers that are trained, conv_in aside."""
+    return [
+        name
+        for name, module in unet.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+        and name != "conv_in"
+        and (trainable == "all" or ".attn1." in name or ".attn2." in name)
+    ]
+
+
+def _add_low_rank(unet: UNet2DConditionModel, layers: list[str], rank: int, seed: int) -> None:
+    """Low-rank layers beside the frozen ones; they start at zero, and equal on all ranks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key_of(seed, "lora"))
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), adapter_name=ADAPTER)
+
+
+def _without_signal_at_the_end(scheduler: object) -> DDIMScheduler:
+    """The schedule rescaled, with a sampler that can start where there is no signal: DDIM from the very last timestep.
+
+    PNDM divides by the signal's share there (Lin et al. 2024, sections 3.1 and 3.3).
+    """
+    if scheduler.config.prediction_type == "epsilon":  # type: ignore[attr-defined]
+        raise UserError(
+            "--rescale_betas_zero_snr leaves no signal at the last timestep, where predicting the noise (epsilon) says "
+            "nothing of the picture; add --prediction_type v_prediction, or leave it out."
+        )
+    return DDIMScheduler.from_config(
+        scheduler.config,  # type: ignore[attr-defined]
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )

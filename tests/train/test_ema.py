@@ -1,0 +1,117 @@
+"""The moving average of the weights: exact over sharded masters, exported, restored, and what validation sees."""
+
+import json
+
+import pytest
+import torch
+
+from refiner_ds.checkpoint.export import has_average, read_averaged_weights, read_master_weights
+from refiner_ds.cli import main
+from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.train.ema import SWAPPED_AT_ONCE, Ema
+from tests.train.launch import REPO, losses, start, torchrun
+
+
+def test_the_decay_warms_up_to_its_limit():
+    weights = torch.zeros(3)
+    ema, expected = Ema([weights], 0.5), torch.zeros(3)
+    for n in range(20):
+        weights += 1
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * weights
+        ema.update()
+        assert torch.allclose(ema.shards[0], expected)
+    assert ema.updates == 20
+
+
+def test_exchanging_twice_gives_everything_back_and_never_a_copy_of_all():
+    weights = torch.arange(SWAPPED_AT_ONCE + 5, dtype=torch.float32)
+    ema = Ema([weights], 0.9)
+    weights.neg_()
+    ema.swap()
+    assert weights[7] == 7 and weights[-1] == SWAPPED_AT_ONCE + 4 and ema.shards[0][7] == -7
+    ema.swap()
+    assert weights[7] == -7 and ema.shards[0][-1] == SWAPPED_AT_ONCE + 4
+
+
+@pytest.fixture(scope="module")
+def flags(shards, tiny_base, tmp_path_factory):
+    """Runs whose every step is a checkpoint."""
+    return {
+        "--shards": shards,
+        "--pretrained_model_name_or_path": tiny_base,
+        "--buckets": "1.0:64x64,1.5:96x64",
+        "--train_batch_size": 2,
+        "--gradient_accumulation_steps": 2,
+        "--learning_rate": 2e-3,
+        "--validation_epochs": 1000,
+        "--dataloader_num_workers": 0,
+        "--checkpointing_steps": 1,
+        "--use_ema": None,
+        "--tracking_uri": f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db",
+    }
+
+
+def _run(flags, folder, config, steps, **others):
+    own = {"--output_dir": folder, "--deepspeed_config": REPO / "ds_configs" / config, "--max_train_steps": steps}
+    done = start(torchrun(), {**flags, **own, **others})
+    assert done.returncode == 0, done.stdout[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(flags, tmp_path_factory):
+    """Four steps of two ranks under ZeRO-2 in bf16."""
+    return _run(flags, tmp_path_factory.mktemp("average") / "run", "zero2_bf16.json", 4)
+
+
+def _expected(base, run, steps):
+    """The average, followed by hand over the masters of every checkpoint."""
+    average = {name: value.detach().clone() for name, value in UnclipRefiner(str(base)).network.named_parameters()}
+    for n in range(steps):
+        for name, weights in read_master_weights(run / f"checkpoint-{n + 1}").items():
+            average[name].lerp_(weights, 1 - (1 + n) / (10 + n))
+    return average
+
+
+@pytest.mark.slow
+def test_the_average_follows_the_masters_of_all_ranks(whole, tiny_base):
+    found = read_averaged_weights(whole / "checkpoint-4")
+    for name, expected in _expected(tiny_base, whole, 4).items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.slow
+def test_under_zero_1_as_well(flags, tiny_base, tmp_path):
+    run = _run(flags, tmp_path / "run", "zero1_bf16.json", 2)
+    found = read_averaged_weights(run / "checkpoint-2")
+    for name, expected in _expected(tiny_base, run, 2).items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.slow
+def test_it_is_restored_and_an_average_does_not_touch_training(whole, flags, tmp_path):
+    run = _run(flags, tmp_path / "run", "zero2_bf16.json", 2)
+    _run(flags, run, "zero2_bf16.json", 4)
+    for name, expected in read_averaged_weights(whole / "checkpoint-4").items():
+        assert torch.equal(read_averaged_weights(run / "checkpoint-4")[name], expected), name
+    plain = {name: value for name, value in flags.items() if name != "--use_ema"}
+    without = _run(plain, tmp_path / "plain", "zero2_bf16.json", 4)
+    assert losses(without) == losses(run) == losses(whole)
+    assert _validation(without) != _validation(whole)
+    assert not has_average(without / "checkpoint-4")
+
+
+def _validation(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return next(line["val/psnr"] for line in lines if "val/psnr" in line and line["step"] == 4)
+
+
+@pytest.mark.slow
+def test_the_export_takes_it_unless_told_otherwise(whole, tmp_path):
+    averaged, masters = read_averaged_weights(whole / "checkpoint-4"), read_master_weights(whole / "checkpoint-4")
+    for choice, expected in (("auto", averaged), ("ema", averaged), ("trained", masters)):
+        assert main(["export", str(whole), str(tmp_path / choice), "--weights", choice]) == 0
+        saved = UnclipRefiner(str(tmp_path / choice)).network.state_dict()
+        assert all(torch.equal(saved[name], weights) for name, weights in expected.items())
+    assert not torch.equal(averaged["conv_in.weight"], masters["conv_in.weight"])
