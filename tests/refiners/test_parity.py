@@ -6,6 +6,7 @@ them would show in whether training "works".
 
 import json
 import shutil
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -54,6 +55,20 @@ def _close(found, expected):
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
 
 
+@contextmanager
+def _attention_outputs(unet):
+    """What every attention of the network gives while it runs once, by the layer's name."""
+    outputs = {}
+    hooks = [
+        module.register_forward_hook(lambda module, args, output, name=name: outputs.update({name: output.detach()}))
+        for name, module in unet.named_modules()
+        if name.endswith((".attn1", ".attn2"))
+    ]
+    yield outputs
+    for hook in hooks:
+        hook.remove()
+
+
 @pytest.mark.parametrize("case", [*range(7), None], ids=lambda case: "kept" if case is None else f"dropout {case}")
 def test_every_intermediate_of_a_micro_step(both, batch, case):
     refiner, plain = both
@@ -63,9 +78,11 @@ def test_every_intermediate_of_a_micro_step(both, batch, case):
     hook = refiner.network.register_forward_pre_hook(
         lambda m, args, kwargs: asked.update(rows=args[0], **kwargs), with_kwargs=True
     )
-    losses = objective.losses(refiner.network, torch.float32, features, draws)
+    with _attention_outputs(refiner.network) as attended:
+        losses = objective.losses(refiner.network, torch.float32, features, draws)
     hook.remove()
-    seen = plain.micro_step(batch.render, batch.gt, batch.cond, features.embedding, draws)
+    with _attention_outputs(plain.unet) as expected:
+        seen = plain.micro_step(batch.render, batch.gt, batch.cond, features.embedding, draws)
     for i, latents in enumerate(seen["latents"]):  # a wrong scaling factor, or sampling instead of the mode
         for view, latent in latents.items():
             _close(getattr(features, view)[i], latent)
@@ -74,6 +91,9 @@ def test_every_intermediate_of_a_micro_step(both, batch, case):
     _, target = objective.noised(asked["rows"][:, :4] * 0, draws.noise, draws.timesteps)
     if plain.prediction == "epsilon":  # a velocity where the checkpoint predicts noise
         _close(target, torch.stack(seen["target"]))
+    assert attended.keys() == expected.keys() and len(attended) == len(refiner.network.attn_processors)
+    for name, output in attended.items():  # a layer left out, the halves of keys swapped, heads mixed
+        _close(output, expected[name])
     for name in ("loss_source", "loss_target", "loss"):  # the branches taken for each other, or weighted
         _close(losses[name], seen[name])
 
