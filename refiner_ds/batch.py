@@ -43,8 +43,3 @@ class Batch:
 def to_unit(pictures: Tensor) -> Tensor:
     """(..., H, W) uint8 in 0..255 to fp32 in [-1, 1]: x / 127.5 - 1."""
     return pictures.float() / 127.5 - 1.0
-
-
-def to_bytes(pictures: Tensor) -> Tensor:
-    """(..., H, W) floating in [-1, 1], clipped, to uint8 in 0..255: the inverse of `to_unit`, rounded."""
-    return ((pictures.float().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8)

@@ -1,7 +1,11 @@
 """`refiner-ds VERB`: finds the verb, reads its options, hands them on. Heavy libraries load only once a verb runs."""
 
+import contextlib
 import importlib
+import io
+import itertools
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, module = VERBS[verb]
     try:
         require_known_flags(verb, options, rest)
-        parsed: Any = tyro.cli(options, args=rest, prog=f"refiner-ds {verb}", use_underscores=True)
+        parsed = _parsed(verb, options, rest)
         return importlib.import_module(module).run(parsed) or 0
     except UserError as error:
         print(f"refiner-ds {verb}: {error}", file=sys.stderr, flush=True)
@@ -56,6 +60,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _parsed(verb: str, options: type, arguments: list[str]) -> Any:
+    """The options of a verb; what the parser would say in a frame of many lines comes as one sentence."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return tyro.cli(options, args=arguments, prog=f"refiner-ds {verb}", use_underscores=True)
+    except SystemExit as end:
+        if not end.code:  # after --help
+            raise
+    raise UserError(f"{_sentence(told.getvalue())}; see `refiner-ds {verb} --help`.")
+
+
+def _sentence(frame: str) -> str:
+    """What is said in a frame of the parser: a title, perhaps a rule, what is wrong, a rule, advice."""
+    title, *lines = (line.strip("│ ") for line in frame.splitlines())
+    is_rule = re.compile(r"[─-]{9,}").fullmatch
+    said = itertools.takewhile(lambda line: not is_rule(line), itertools.dropwhile(is_rule, lines))
+    if "Required options" in title:
+        names = re.findall(r"^│? {4,8}(--\w+|[A-Z]+)(?= |$)", frame, flags=re.MULTILINE)
+        return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
+    return " ".join(" ".join(said).split()).rstrip(".")
 
 
 def _overview() -> str:

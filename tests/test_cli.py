@@ -116,14 +116,20 @@ def test_the_version_is_told(capsys, refiner_ds_command):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"),
+    ("arguments", "sentence"),
     [
-        (["pack"], "refiner-ds pack --help"),
-        (["base", "o", "--size", "x"], "tiny"),
+        (["pack"], "MANIFEST, OUT are missing; see `refiner-ds pack --help`."),
+        (["base"], "OUT is missing; see `refiner-ds base --help`."),
+        (
+            ["base", "o", "--size", "x"],
+            "invalid choice 'x' for argument '--size'. Expected one of ('tiny', 'full'); see",
+        ),
+        (["train", "--shards"], "Missing value for argument '--shards'"),
     ],
 )
-def test_arguments_that_do_not_parse_exit_with_2_and_name_what_is_wrong(arguments, word, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
-    assert word in capsys.readouterr().err
+@pytest.mark.parametrize("columns", ["60", "200"])
+def test_arguments_that_do_not_parse_are_told_in_one_line(arguments, sentence, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"refiner-ds {arguments[0]}: {sentence}") and told.count("\n") == 1

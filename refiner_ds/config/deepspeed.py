@@ -89,6 +89,11 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
         if zero.get(name, AUTO) == AUTO:
             zero[name] = BUCKET_ELEMENTS
     precision = _precision(config, flags.mixed_precision)
+    if precision == "fp16" and zero.get("offload_optimizer", {}).get("device", "none") != "none":
+        refuse(
+            "zero_optimization.offload_optimizer with fp16",
+            "after the first overflow DeepSpeed skips every update that follows; take bf16, or no offload",
+        )
     stage = zero.get("stage", 0)
     if stage not in (1, 2):
         raise UserError(

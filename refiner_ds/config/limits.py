@@ -67,3 +67,7 @@ def check_limits(flags: Train) -> None:
         value = getattr(flags, name)
         if value is not None and not limit.allows(value):
             raise UserError(f"--{name} {value} {limit.consequence}; give {limit.remedy}.")
+    if flags.ema_decay is not None and not flags.use_ema:
+        raise UserError(
+            f"--ema_decay {flags.ema_decay} would have no effect, as no average is kept; add --use_ema or leave it out."
+        )

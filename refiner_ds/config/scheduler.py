@@ -62,6 +62,11 @@ def take_schedule(config: dict[str, Any], flags: Train) -> tuple[ScheduleChoice,
     """
     section = take_section(config, "scheduler", (*DEEPSPEED, *TORCH), REFUSED)
     if section is None:
+        if flags.lr_warmup_steps and (flags.lr_scheduler or "constant") == "constant":
+            raise UserError(
+                f"--lr_warmup_steps {flags.lr_warmup_steps} would have no effect, as --lr_scheduler constant has no "
+                "warm-up; take constant_with_warmup, or leave it out."
+            )
         return ScheduleChoice(flags.lr_scheduler or "constant", {"warmup_num_steps": flags.lr_warmup_steps or 0}), {}
     name, params = section
     if flags.lr_scheduler is not None:

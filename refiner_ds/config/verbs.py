@@ -147,8 +147,8 @@ class Train:
     """Mirror half of the samples left to right, all three views alike."""
     use_ema: bool = False
     """Keep a moving average of the weights, which validation and export take; 4 bytes per weight over all ranks."""
-    ema_decay: float = 0.9999
-    """Largest decay of the average; it rises to it as (1 + n) / (10 + n) after n updates."""
+    ema_decay: float | None = None
+    """Largest decay of the average, 0.9999 when not given; it rises to it as (1 + n) / (10 + n) after n updates."""
     allow_tf32: bool = False
     """Let fp32 products on GPUs from Ampere on be rounded to TF32: faster, about three digits."""
     checkpointing_steps: int = 500
@@ -189,6 +189,12 @@ class Export:
     """Folder to write the pipeline into; must not exist or be empty."""
     weights: Literal["auto", "ema", "trained"] = "auto"
     """ema: the moving average of the weights; trained: the weights themselves; auto: the average if there is one."""
+    pretrained_model_name_or_path: str | None = None
+    """Where the base of the run is now, if it has moved: a folder, or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of that base, where it is a hub id."""
+    variant: str | None = None
+    """Take that base's weights of this variant, such as fp16."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from refiner_ds.batch import Batch
-from refiner_ds.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -26,21 +25,13 @@ class Sampling:
         tiles = f", tiles of {self.tile_size} pixels" if self.tile_size else ""
         return f"{self.num_inference_steps} steps, guidance {self.guidance_scale:g}{tiles}"
 
-    def but(
-        self, num_inference_steps: int | None, guidance_scale: float | None, tile_size: int | None = None
-    ) -> "Sampling":
-        """The same with what is given in its place.
-
-        Raises:
-            UserError: fewer than one step, or a guidance below 1.
-        """
-        steps = self.num_inference_steps if num_inference_steps is None else num_inference_steps
-        scale = self.guidance_scale if guidance_scale is None else guidance_scale
-        if steps < 1:
-            raise UserError(f"{steps} sampling steps repair nothing; take at least 1.")
-        if not scale >= 1:
-            raise UserError(f"guidance {scale} leads away from the good prompt; take 1 for none, or more.")
-        return Sampling(steps, scale, self.tile_size if tile_size is None else tile_size)
+    def but(self, num_inference_steps: int | None, guidance_scale: float | None, tile_size: int | None) -> "Sampling":
+        """The same with what is given in its place."""
+        return Sampling(
+            self.num_inference_steps if num_inference_steps is None else num_inference_steps,
+            self.guidance_scale if guidance_scale is None else guidance_scale,
+            self.tile_size if tile_size is None else tile_size,
+        )
 
 
 class Refiner(Protocol):
@@ -54,9 +45,13 @@ class Refiner(Protocol):
     def crop_factor(self) -> int:
         """Sides of training crops must be multiples of this many pixels."""
 
-    @property
-    def sampling(self) -> Sampling:
-        """How this refiner is meant to be sampled."""
+    def sampling(
+        self,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        tile_size: int | None = None,
+    ) -> Sampling:
+        """How this refiner is meant to be sampled, but for what is given; refuses what repairs nothing."""
 
     def place(self, device: torch.device, dtype: torch.dtype, whole: bool = False) -> None:
         """Puts the frozen parts, and with `whole` the network too, on the device, ready to repair."""

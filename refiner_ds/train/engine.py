@@ -44,6 +44,7 @@ def start_process_group(world: World, timeout: timedelta) -> torch.device:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # ZeRO reduces in a group of its own, which would keep torch's default timeout of up to 30 minutes
     TorchBackend.new_group = lambda self, ranks: torch.distributed.new_group(ranks, timeout=timeout)
+    deepspeed.runtime.bf16_optimizer.see_memory_usage = lambda *_, **__: None  # a dozen lines that nobody asked for
     warnings.filterwarnings("ignore", ".*all_gather_into_tensor.*deprecated", FutureWarning)  # deepspeed's to mend
     cuda = torch.cuda.is_available()
     if cuda and world.local_rank >= torch.cuda.device_count():
@@ -113,14 +114,14 @@ class Engine:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within, the network has the averaged weights, if an average is kept. All ranks must call."""
-        if self._ema is None:
-            yield
-            return
-        self._swap_average(self._ema)
-        try:
-            yield
-        finally:
+        """Within, the network has the averaged weights, if an average is kept. All ranks must call.
+
+        A rank that fails within leaves them so: taking them back is for all ranks together, and the run is over.
+        """
+        if self._ema:
+            self._swap_average(self._ema)
+        yield
+        if self._ema:
             self._swap_average(self._ema)
 
     def _swap_average(self, ema: Ema) -> None:

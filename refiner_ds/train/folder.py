@@ -11,6 +11,11 @@ from refiner_ds.errors import UserError
 from refiner_ds.tracking.journal import FINISHED, SETTINGS
 
 LATEST = "latest"
+BEFORE = {
+    "optimizer": "AdamW", "use_ema": False, "revision": None, "variant": None,
+    "trainable": "all", "lora_rank": None, "prediction_type": None, "zero_terminal_snr": False,
+}  # fmt: skip
+"""What runs and commits mean that were written before there was a choice."""
 LOCK = ".lock"
 
 
@@ -39,6 +44,7 @@ def require_own(folder: Path, identity: dict[str, Any]) -> None:
 
 def _first_difference(held: dict[str, Any], identity: dict[str, Any]) -> str | None:
     """The first setting that makes what is held another run than ours, in words."""
+    held = {**BEFORE, **held}
     for name, value in identity.items():
         if held.get(name) != value:
             return f"its {name} is {held.get(name)} and this one's is {value}"
@@ -73,8 +79,7 @@ def checkpoint_to_resume(
             f"{checkpoint.path} belongs to another run: {difference}; "
             "name a checkpoint of this run, or export it and train on from the export."
         )
-    # commits of before there was a choice of optimizers do not name theirs
-    if difference := _first_difference({"optimizer": "AdamW", **checkpoint.commit}, shards):
+    if difference := _first_difference(checkpoint.commit, shards):
         raise UserError(
             f"{checkpoint.path} cannot be continued: {difference}, so its optimizer shards do not fit; "
             "start as it was written, or export it and train on from the export."

@@ -21,7 +21,7 @@ from refiner_ds.data.stream import Split, Stream
 from refiner_ds.errors import UserError
 from refiner_ds.evaluate.validation import validate
 from refiner_ds.folders import require_folder
-from refiner_ds.refiners.protocol import Refiner, Sampling
+from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.tracking.journal import Journal
@@ -32,6 +32,9 @@ from refiner_ds.train.folder import hold, write_finished, write_settings
 from refiner_ds.train.loop import Hooks, train
 from refiner_ds.train.plan import Plan, make_plan
 from refiner_ds.world import world_from
+
+BASE = "base_fingerprint"
+"""In a commit: tells the base that was trained."""
 
 SHIPPING_SECONDS = 30.0
 """How long the end of a run waits for the tracking process, which goes on by itself after that."""
@@ -48,7 +51,8 @@ def run(flags: Train) -> None:
     try:
         plan = make_plan(flags, world)
         refiner = UnclipRefiner(flags.pretrained_model_name_or_path, flags.revision, flags.variant, plan.adaptation)
-        sampling = refiner.sampling.but(flags.validation_steps, flags.validation_guidance_scale)
+        sampling = refiner.sampling(flags.validation_steps, flags.validation_guidance_scale)
+        _require_base(plan, refiner)
         _require_crops(plan.split.buckets, refiner.crop_factor)
         require_folder(flags.output_dir)
         if world.is_main:
@@ -61,6 +65,14 @@ def run(flags: Train) -> None:
         )  # a mistake of the command is rank 0's to tell, and launchers end all ranks at the first that ends
         raise UserError(f"rank {world.rank} on {platform.node()}: {error}") from error
     _train(plan, refiner, sampling)
+
+
+def _require_base(plan: Plan, refiner: UnclipRefiner) -> None:
+    if plan.checkpoint and plan.checkpoint.commit.get(BASE, refiner.base_fingerprint) != refiner.base_fingerprint:
+        raise UserError(
+            f"{plan.checkpoint.path} was trained from other weights than --pretrained_model_name_or_path "
+            f"{plan.flags.pretrained_model_name_or_path} has now; put the base back as it was, or name its --revision."
+        )
 
 
 def _require_crops(buckets: tuple[Bucket, ...], factor: int) -> None:
@@ -77,10 +89,12 @@ def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling) -> None:
     flags, world = plan.flags, plan.world
     device = start_process_group(world, timedelta(minutes=flags.timeout_minutes))
     allow_tf32(flags.allow_tf32)
-    engine = Engine(refiner.network, plan.resolved, device, flags.ema_decay if flags.use_ema else None)
+    engine = Engine(refiner.network, plan.resolved, device, (flags.ema_decay or 0.9999) if flags.use_ema else None)
     refiner.place(device, engine.dtype)
     refiner.prepare_training(_recipe(flags), flags.gradient_checkpointing)
-    engine.require_agreement(f"{plan.identity}, steps {plan.times.first} to {plan.times.last}")
+    engine.require_agreement(
+        f"{plan.identity} of base {refiner.base_fingerprint}, steps {plan.times.first} to {plan.times.last}"
+    )
     if plan.checkpoint:
         engine.load(plan.checkpoint.path.parent, plan.checkpoint.path.name)
 
@@ -127,12 +141,13 @@ def _recipe(flags: Train) -> Recipe:
 
 
 def _hooks(
-    plan: Plan, refiner: Refiner, engine: Engine, sampling: Sampling, console: Console, journal: Journal | None
+    plan: Plan, refiner: UnclipRefiner, engine: Engine, sampling: Sampling, console: Console, journal: Journal | None
 ) -> Hooks:
     flags, world = plan.flags, plan.world
     facts = {
         **plan.identity,
         **plan.shards,
+        BASE: refiner.base_fingerprint,
     }
     held_out = Split.of(plan.index, "val", flags.shards, plan.split.buckets, flags.seed)
 

@@ -21,7 +21,7 @@ def make_schedule(choice: ScheduleChoice, peak: float, total_steps: int) -> Sche
     if choice.name in TORCH:
         return _tabulated(choice.name, rates_of_torch(choice.name, params, peak, total_steps))
     if choice.name in DEEPSPEED:
-        _require_warmup(params)
+        _require_warmup(params, peak)
         rate = _warmup_of(choice.name, params, peak)
         return _tabulated(choice.name, [rate(step) for step in range(total_steps)])
     return _shaped(choice.name, peak, params["warmup_num_steps"], total_steps)
@@ -85,16 +85,24 @@ def _warmup_of(name: str, params: dict[str, Any], peak: float) -> Schedule:
     return lambda step: lowest + (peak - lowest) * (rising(step) if step < warmup else falling(step))
 
 
-def _require_warmup(params: dict[str, Any]) -> None:
+def _require_warmup(params: dict[str, Any], peak: float) -> None:
     for name, value in params.items():
         if name == "warmup_type":
             is_sound, remedy = value in ("log", "linear"), '"log" or "linear"'
         elif name.endswith("_steps"):
             is_sound, remedy = type(value) is int and value >= 0, "a whole number of steps"
+        elif name == "warmup_min_lr":
+            is_sound, remedy = type(value) in (int, float) and 0 <= value <= peak, f"0 to the peak, {peak:g}"
         else:
-            is_sound, remedy = type(value) in (int, float) and math.isfinite(value), "a number"
+            is_sound, remedy = type(value) in (int, float) and 0 <= value <= 1, "a share of the peak, 0 to 1"
         if not is_sound:
             raise UserError(f"scheduler.params.{name} {value} in the DeepSpeed JSON shapes no rate; write {remedy}.")
+    warmup, total = params["warmup_num_steps"], params.get("total_num_steps", math.inf)
+    if warmup >= total:
+        raise UserError(
+            f"scheduler.params.warmup_num_steps {warmup} in the DeepSpeed JSON is not below total_num_steps {total}: "
+            "the peak would never be reached; write fewer."
+        )
 
 
 def _tabulated(name: str, rates: list[float]) -> Schedule:

@@ -56,6 +56,6 @@ def load_refiner(options: Repair | Evaluate, device: torch.device) -> tuple[Refi
     refiner = UnclipRefiner(str(options.model))
     if options.scheduler is not None:
         refiner.use_scheduler(options.scheduler)
-    sampling = refiner.sampling.but(options.num_inference_steps, options.guidance_scale, options.tile_size)
+    sampling = refiner.sampling(options.num_inference_steps, options.guidance_scale, options.tile_size)
     place(refiner, device)
     return refiner, sampling

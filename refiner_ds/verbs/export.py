@@ -17,10 +17,7 @@ def run(options: Export) -> None:
     """Joins the fp32 weights of all ranks and saves them with the frozen parts of the base."""
     require_free(options.out, "an export is never mixed")
     checkpoint = _find(options.checkpoint)
-    commit = checkpoint.commit
-    adaptation = Adaptation(**{field.name: commit[field.name] for field in fields(Adaptation)})
-    base = commit["pretrained_model_name_or_path"]
-    refiner = UnclipRefiner(base, commit["revision"], commit["variant"], adaptation)
+    refiner = _base_of(checkpoint, options)
     averaged = _takes_average(checkpoint, options.weights)
     weights = read_averaged_weights(checkpoint.path) if averaged else read_master_weights(checkpoint.path)
     if broken := first_not_finite(weights):
@@ -31,6 +28,31 @@ def run(options: Export) -> None:
     with made_whole(options.out) as scratch:
         refiner.save(scratch, weights)
     print(f"refiner of step {checkpoint.step} in {options.out}{', averaged weights' if averaged else ''}")
+
+
+def _base_of(checkpoint: Checkpoint, options: Export) -> UnclipRefiner:
+    """The base that was trained, adapted as it was for that.
+
+    Raises:
+        UserError: it is no longer where it was, or no longer what it was.
+    """
+    commit = checkpoint.commit
+    changes = {field.name: commit[field.name] for field in fields(Adaptation) if field.name in commit}
+    base, revision, variant = commit["pretrained_model_name_or_path"], commit.get("revision"), commit.get("variant")
+    if options.pretrained_model_name_or_path:
+        base, revision, variant = options.pretrained_model_name_or_path, options.revision, options.variant
+    try:
+        refiner = UnclipRefiner(base, revision, variant, Adaptation(**changes))
+    except UserError as error:
+        raise UserError(
+            f"{error} --pretrained_model_name_or_path names the base of the run where it is now."
+        ) from error
+    if commit.get("base_fingerprint", refiner.base_fingerprint) != refiner.base_fingerprint:
+        raise UserError(
+            f"{checkpoint.path} was trained from other weights than the base {base} has now, and would be mixed with "
+            "them; name the base of the run with --pretrained_model_name_or_path."
+        )
+    return refiner
 
 
 def _takes_average(checkpoint: Checkpoint, choice: str) -> bool:

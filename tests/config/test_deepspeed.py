@@ -257,3 +257,10 @@ def test_a_file_that_holds_no_configuration_is_refused_by_its_path(tmp_path, con
 def test_sections_of_another_form_are_refused_in_words(config, words):
     with pytest.raises(UserError, match=words):
         resolve({**ZERO2, **config}, flags(), 1)
+
+
+def test_offload_in_fp16_is_refused_and_in_bf16_not():
+    offload = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
+    with pytest.raises(UserError, match=r"offload_optimizer with fp16 .* is refused: after the first overflow .*bf16"):
+        resolve({**offload, "fp16": {"enabled": True}}, flags(), 1)
+    assert resolve({**offload, "bf16": {"enabled": True}}, flags(), 1).precision == "bf16"

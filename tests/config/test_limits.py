@@ -61,3 +61,9 @@ def test_what_lies_beyond_a_limit_is_refused_by_the_flags_name(name, value, word
     with pytest.raises(UserError) as caught:
         check_limits(flags(**{name: value}))
     assert str(caught.value) == f"--{name} {value} {words}"
+
+
+def test_a_decay_without_an_average_is_refused():
+    check_limits(flags(ema_decay=0.99, use_ema=True))
+    with pytest.raises(UserError, match=r"--ema_decay 0.99 would have no effect, .*; add --use_ema or leave it out"):
+        check_limits(flags(ema_decay=0.99))

@@ -107,3 +107,10 @@ def test_types_that_are_no_function_of_the_step_are_refused_by_name_with_reason_
 def test_sections_that_cannot_be_read_are_refused_in_words(section, words):
     with pytest.raises(UserError, match=words):
         resolved(section)
+
+
+@pytest.mark.parametrize("shape", [None, "constant"])
+def test_a_warm_up_of_the_constant_shape_is_refused(shape):
+    with pytest.raises(UserError, match=r"--lr_warmup_steps 9 would have no effect, .*; take constant_with_warmup"):
+        resolved(None, lr_warmup_steps=9, lr_scheduler=shape)
+    assert resolved(None, lr_warmup_steps=0, lr_scheduler=shape).schedule.name == "constant"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from safetensors.torch import load_file
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 
 def cumulative_alphas():
@@ -68,6 +69,10 @@ class Plain:
         for name, module in self.unet.named_modules():
             if name.endswith("attn1"):
                 module.set_processor(PlainPairs())
+        self.image_encoder = CLIPVisionModelWithProjection.from_pretrained(base, subfolder="image_encoder").eval()
+        self.image_settings = json.loads((base / "feature_extractor" / "preprocessor_config.json").read_text())
+        statistics = load_file(base / "image_normalizer" / "diffusion_pytorch_model.safetensors")
+        self.mean, self.std = statistics["mean"][0], statistics["std"][0]
         self.prediction = json.loads((base / "scheduler" / "scheduler_config.json").read_text())["prediction_type"]
         self.alphas = cumulative_alphas()
 
@@ -82,20 +87,35 @@ class Plain:
         tokens = self.tokenizer(prompt, padding="max_length", max_length=77, return_tensors="pt").input_ids
         return self.text_encoder(tokens).last_hidden_state
 
+    @torch.no_grad()
+    def embedding(self, picture):
+        """(3, H, W) uint8, cut square from the middle; resized by torch as the product does, the rest by hand."""
+        size = self.image_encoder.config.image_size
+        short = min(picture.shape[1:])
+        shape = [round(side * size / short) for side in picture.shape[1:]]
+        resized = torch.nn.functional.interpolate(picture[None].float(), shape, mode="bicubic", antialias=True)[0]
+        top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+        square = resized.round().clamp(0, 255)[:, top : top + size, left : left + size]
+        for channel in range(3):
+            mean, std = self.image_settings["image_mean"][channel], self.image_settings["image_std"][channel]
+            square[channel] = (square[channel] / 255 - mean) / std
+        return self.image_encoder(square[None]).image_embeds[0]
+
     def class_vector(self, embedding, noise):
-        """With the tiny base's normalizer of mean 0 and deviation 1."""
+        """Normalised, noised, put back; then the sinusoids of level 0, all ones before all zeros."""
         a = level_zero()
         half = len(embedding) // 2
-        return torch.cat([math.sqrt(a) * embedding + math.sqrt(1 - a) * noise, torch.ones(half), torch.zeros(half)])
+        noised = math.sqrt(a) * (embedding - self.mean) / self.std + math.sqrt(1 - a) * noise
+        return torch.cat([noised * self.std + self.mean, torch.ones(half), torch.zeros(half)])
 
-    def micro_step(self, render, gt, cond, embeddings, draws):
+    def micro_step(self, render, gt, cond, draws):
         """Every intermediate of one micro-step, by name, from the product's draws."""
         seen = {"noisy": [], "target": [], "class": [], "latents": []}
         rows, times = [], []
         for i in range(len(gt)):
             keep_render, keep_embedding, keep_reference = draws.keep[i].tolist()
             latents = {"cond": self.latent(cond[i]), "render": self.latent(render[i]), "gt": self.latent(gt[i])}
-            vector = self.class_vector(embeddings[i], draws.embedding_noise[i]) * keep_embedding
+            vector = self.class_vector(self.embedding(cond[i]), draws.embedding_noise[i]) * keep_embedding
             for row, clean in enumerate((latents["cond"] * keep_reference, latents["gt"])):
                 t = int(draws.timesteps[2 * i + row])
                 noise = draws.noise[2 * i + row]
@@ -120,10 +140,10 @@ class Plain:
         return seen
 
     @torch.no_grad()
-    def sample(self, render, cond, embedding, embedding_noise, start, steps, guidance, prompts):
+    def sample(self, render, cond, embedding_noise, start, steps, guidance, prompts):
         """The pseudo linear multistep loop (Liu et al. 2022, eq. 12) on one pair; (4, h, w) of the target."""
         source, fixed, target = self.latent(cond), self.latent(render), start
-        vector = self.class_vector(embedding, embedding_noise)
+        vector = self.class_vector(self.embedding(cond), embedding_noise)
         stride = 1000 // steps
         grid = [1 + stride * i for i in range(steps)]
         times = [*reversed(grid[-1:]), grid[-2], *reversed(grid[:-1])]

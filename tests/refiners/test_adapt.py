@@ -141,6 +141,9 @@ def test_without_signal_at_the_end_the_last_row_is_noise_alone_and_the_export_sa
     assert saved.repair(picture, picture[:, None], [0], Sampling(4, 1.0)).float().std() > 0
 
 
-def test_noise_that_cannot_be_told_from_its_prediction_is_refused(tiny_base):
-    with pytest.raises(UserError, match=r"rescale_betas_zero_snr .*v_prediction"):
+def test_noise_that_cannot_be_told_from_its_prediction_is_refused(tiny_base, tmp_path):
+    with pytest.raises(UserError, match=r"rescale_betas_zero_snr.*v_prediction"):
         UnclipRefiner(str(tiny_base), adaptation=Adaptation(prediction_type="epsilon", zero_terminal_snr=True))
+    UnclipRefiner(str(tiny_base), adaptation=Adaptation(zero_terminal_snr=True)).save(tmp_path / "made_so")
+    with pytest.raises(UserError, match="or a base made so"):
+        UnclipRefiner(str(tmp_path / "made_so"), adaptation=Adaptation(prediction_type="epsilon"))

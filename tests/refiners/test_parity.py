@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from refiner_ds.batch import Batch
 from refiner_ds.chance import key_of
@@ -28,6 +29,9 @@ def both(request, tiny_base, tmp_path_factory):
     path = base / "scheduler" / "scheduler_config.json"
     config = {**json.loads(path.read_text()), "prediction_type": request.param, "timestep_spacing": "leading"}
     path.write_text(json.dumps(config))
+    torch.manual_seed(4)  # a normalizer that does nothing would hide that it is left out
+    statistics = {"mean": torch.randn(1, 32), "std": torch.rand(1, 32) + 0.5}
+    save_file(statistics, base / "image_normalizer" / "diffusion_pytorch_model.safetensors")
     refiner = UnclipRefiner(str(base))
     refiner.place(torch.device("cpu"), torch.float32)
     refiner.prepare_training(Recipe())
@@ -82,10 +86,11 @@ def test_every_intermediate_of_a_micro_step(both, batch, case):
         losses = objective.losses(refiner.network, torch.float32, features, draws)
     hook.remove()
     with _attention_outputs(plain.unet) as expected:
-        seen = plain.micro_step(batch.render, batch.gt, batch.cond, features.embedding, draws)
+        seen = plain.micro_step(batch.render, batch.gt, batch.cond, draws)
     for i, latents in enumerate(seen["latents"]):  # a wrong scaling factor, or sampling instead of the mode
         for view, latent in latents.items():
             _close(getattr(features, view)[i], latent)
+        _close(features.embedding[i], plain.embedding(batch.cond[i]))
     _close(asked["class_labels"], torch.stack(seen["class"]))  # sines before cosines, dropout of only one half
     _close(asked["rows"][:, :4], torch.stack(seen["noisy"]))  # coefficients of the wrong row or precision
     _, target = objective.noised(asked["rows"][:, :4] * 0, draws.noise, draws.timesteps)
@@ -104,7 +109,7 @@ def test_the_gradients_of_all_parameters(both, batch):
     draws = _draws((1.0, 1.0, 1.0))
     features = refiner.encode(batch)
     refiner._objective.losses(refiner.network, torch.float32, features, draws)["loss"].backward()
-    plain.micro_step(batch.render, batch.gt, batch.cond, features.embedding, draws)["loss"].backward()
+    plain.micro_step(batch.render, batch.gt, batch.cond, draws)["loss"].backward()
     theirs = dict(plain.unet.named_parameters())
     for name, parameter in refiner.network.named_parameters():
         scale = theirs[name].grad.abs().max().item()
@@ -121,8 +126,7 @@ def test_the_twenty_step_picture(both, batch):
     found = refiner.repair(render, cond[:, None], [6], Sampling(20, 10.0))
     chance = torch.Generator().manual_seed(key_of(6, "repair"))
     start, noise = torch.randn(4, 8, 10, generator=chance), torch.randn(32, generator=chance)
-    embedding = refiner._pipeline.encoders.embedding(cond)[0]
-    latent = plain.sample(render[0], cond[0], embedding, noise, start, 20, 10.0, (NEGATIVE_PROMPT, PROMPT))
+    latent = plain.sample(render[0], cond[0], noise, start, 20, 10.0, (NEGATIVE_PROMPT, PROMPT))
     with torch.no_grad():
         picture = plain.vae.decode(latent[None] / plain.vae.config.scaling_factor).sample
     expected = ((picture.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

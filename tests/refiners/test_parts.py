@@ -220,7 +220,7 @@ def test_how_to_sample_is_in_the_index_where_it_is_unusual(copy):
     [
         ({"refiner_format": FORMAT + 1}, "is of refiner_format 2 and this refiner_ds reads 1, so a newer one has made"),
         ({"refiner_format": "new"}, "is of refiner_format new and this refiner_ds reads 1"),
-        ({"num_inference_steps": 0}, "does not say how to sample (0 sampling steps repair nothing; take at least 1)"),
+        ({"num_inference_steps": 0}, "does not say how to sample (num_inference_steps 0, guidance_scale 1.0"),
         ({"guidance_scale": "much"}, "model_index.json does not say how to sample ("),
         ({"_class_name": ["pipeline", "MyPipeline"], "vae": None}, "is a MyPipeline without vae, so it is no unCLIP"),
         ({"vae": 3}, "is a StableUnCLIPImg2ImgPipeline without vae"),

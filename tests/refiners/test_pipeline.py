@@ -1,7 +1,9 @@
 """The export as others use it: through diffusers alone, with the code that lies in it."""
 
+import copy
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from PIL import Image
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip import portable
+from refiner_ds.refiners.unclip.options import Adaptation
 from refiner_ds.refiners.unclip.portable.unclip_refiner_pipeline import SOURCES, UnclipRefinerPipeline
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 
@@ -105,6 +108,9 @@ def test_the_code_in_an_export_needs_nothing_of_ours_and_names_all_its_files():
     assert not any("import refiner_ds" in source or "from refiner_ds" in source for source in sources.values())
     main = sources[SOURCES[0]]  # diffusers copies what this one imports, and no further
     assert all(f"from .{name.removesuffix('.py')} import" in main for name in SOURCES[1:])
+    assert set(re.findall(r"^from \.(\w+) import", "".join(sources.values()), re.MULTILINE)) <= {
+        name.removesuffix(".py") for name in SOURCES
+    }
 
 
 def test_a_batch_with_its_own_generators_gives_each_picture_as_alone(pipeline, pictures):
@@ -125,6 +131,59 @@ def test_a_second_reference_is_seen(pipeline, pictures):
     assert not np.array_equal(seen[0], seen[2]) and not np.array_equal(seen[1], seen[2])
 
 
+@pytest.mark.parametrize("tile_size", [None, 32])
+def test_a_batch_with_several_references_gives_each_picture_as_alone(pipeline, pictures, tile_size):
+    a, b, c, d = pictures
+    options = {"num_inference_steps": 2, "guidance_scale": 3.0, "tile_size": tile_size}
+    options["unguided"] = ("embedding", "render", "reference")
+    both = pipeline([a, b], [[b, c], [c, d]], generator=[_generator(1), _generator(2)], **options).images
+    for render, references, seed, found in ((a, [b, c], 1, both[0]), (b, [c, d], 2, both[1])):
+        alone = pipeline(render, references, generator=_generator(seed), **options).images
+        assert np.abs(_array(alone) - _array([found])).max() <= 1
+
+
+def test_memory_savers_of_diffusers_leave_mutual_attention_at_work(export, pictures):
+    refiner = UnclipRefiner(str(export))
+    refiner.place(torch.device("cpu"), torch.float32, whole=True)
+    pipeline, options = refiner._pipeline, {"num_inference_steps": 2, "guidance_scale": 3.0}
+    usual = _array(pipeline(*pictures[:2], generator=_generator(1), **options).images)
+    for switch in (pipeline.enable_attention_slicing, pipeline.disable_attention_slicing):
+        switch()
+        found = _array(pipeline(*pictures[:2], generator=_generator(1), **options).images)
+        assert np.abs(found - usual).max() <= 1
+
+
+def test_a_part_that_is_swapped_is_used(export, pictures):
+    refiner = UnclipRefiner(str(export))
+    refiner.place(torch.device("cpu"), torch.float32, whole=True)
+    pipeline = refiner._pipeline
+    usual = _array(pipeline(*pictures[:2], generator=_generator(1)).images)
+    pipeline.vae = copy.deepcopy(pipeline.vae)
+    for parameter in pipeline.vae.decoder.parameters():
+        parameter.data.zero_()
+    assert _array(pipeline(*pictures[:2], generator=_generator(1)).images).std() == 0 < usual.std()
+
+
+def test_latents_are_never_clipped_and_a_schedule_without_signal_keeps_it_so(tiny_base, tmp_path):
+    refiner = UnclipRefiner(str(tiny_base), adaptation=Adaptation(zero_terminal_snr=True))
+    scheduler = refiner._pipeline.scheduler
+    assert scheduler.config.clip_sample is False and scheduler.config.thresholding is False
+    with pytest.raises(UserError, match=r"take one of") as told:
+        refiner.use_scheduler("PNDMScheduler")
+    for name in str(told.value).rpartition("take one of ")[2].rstrip(".").split(", "):
+        refiner.use_scheduler(name)
+        assert refiner._pipeline.scheduler.alphas_cumprod[-1] < 1e-6, name
+        assert not refiner._pipeline.scheduler.config.get("clip_sample")
+
+
+def test_numbers_that_are_not_finite_are_no_picture(export, pictures):
+    refiner = UnclipRefiner(str(export))
+    refiner.place(torch.device("cpu"), torch.float32, whole=True)
+    refiner.network.conv_out.weight.data *= 1e38
+    with pytest.raises(ValueError, match=r"not finite, in torch.float32, so there is no picture"):
+        refiner._pipeline(*pictures[:2], num_inference_steps=2)
+
+
 def test_the_scheduler_is_swapped_by_name_and_prompts_and_guidance_matter(export, pictures):
     refiner = UnclipRefiner(str(export))
     refiner.place(torch.device("cpu"), torch.float32, whole=True)
@@ -136,7 +195,13 @@ def test_the_scheduler_is_swapped_by_name_and_prompts_and_guidance_matter(export
         return _array(pipeline(render, reference, generator=_generator(1), **options).images)
 
     usual = repaired()
-    for options in ({"prompt": "a street"}, {"negative_prompt": "blur"}, {"unguided": ("embedding", "render")}):
+    for options in (
+        {"prompt": "a street"},
+        {"negative_prompt": "blur"},
+        {"unguided": ()},
+        {"unguided": ("embedding", "render")},
+        {"unguided": ("embedding", "reference")},
+    ):
         assert not np.array_equal(usual, repaired(**options)), options
     assert np.array_equal(repaired(guidance_scale=1.0), repaired(guidance_scale=1.0, negative_prompt="blur"))
     prediction = pipeline.scheduler.config.prediction_type
@@ -182,7 +247,9 @@ def test_the_progress_bar_can_be_had(pipeline, pictures, capfd):
         ((0, "small"), {}, "differ in size \\(20x20, 70x45\\)"),
         (([0, "small"], [1, 2]), {}, "differ in size"),
         ((0, 1), {"num_inference_steps": 0}, "0 sampling steps repair nothing"),
+        ((0, 1), {"num_inference_steps": 1001}, "1001 sampling steps .*1 to 1000"),
         ((0, 1), {"guidance_scale": 0.5}, "guidance 0.5 leads away"),
+        ((0, 1), {"guidance_scale": float("inf")}, "guidance inf leads"),
         ((0, 1), {"tile_size": 30}, "tiles of 30 pixels .*take a multiple of 4 from 32 on"),
         ((0, 1), {"unguided": ("text",)}, "unguided text is no condition"),
     ],
@@ -205,6 +272,6 @@ def test_a_folder_of_a_later_format_is_refused(pipeline):
 
 def test_how_a_refiner_is_sampled_travels_with_it(tiny_base, tmp_path):
     refiner = UnclipRefiner(str(tiny_base))
-    assert refiner.sampling == Sampling(1, 1.0)
+    assert refiner.sampling() == Sampling(1, 1.0)
     refiner.save(tmp_path / "out")
-    assert UnclipRefiner(str(tmp_path / "out")).sampling == Sampling(1, 1.0)
+    assert UnclipRefiner(str(tmp_path / "out")).sampling() == Sampling(1, 1.0)

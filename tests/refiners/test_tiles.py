@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from refiner_ds.refiners.protocol import Sampling
+from refiner_ds.refiners.unclip.portable.guided_sampling import Conditions, sample
 from refiner_ds.refiners.unclip.portable.overlapping_tiles import OVERLAP, Tiles
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 
@@ -82,6 +83,25 @@ def test_the_network_never_sees_more_than_a_tile_and_runs_each_source_once(refin
     assert {tuple(shape[-2:]) for shape, _ in seen} == {(16, 16)}
     tiles = 2 * 5  # of 92 x 252 padded pixels, at least 16 of each tile's 64 shared
     assert sum(timestep == 0 for _, timestep in seen) == tiles and len(seen) == tiles * (1 + 4)
+
+
+def test_every_tile_attends_to_its_own_part_of_the_reference(refiner):
+    """The embedding sees the whole reference and would change everything, so latents are sampled without it."""
+    pipeline = refiner._pipeline
+    tiles = Tiles(16, 40, 16, CPU)
+    torch.manual_seed(5)
+    render, source, start = torch.randn(3, 1, 4, 16, 40)
+    changed = source.clone()
+    changed[..., 28:] = 0  # seen by the last of the three tiles alone, which begin at 0, 12 and 24
+    conditions = Conditions(torch.randn(2, 77, 32), torch.randn(1, 64), 2.0, ("embedding",))
+
+    def sampled(sources):
+        with pipeline.progress_bar(total=1) as bar:  # more steps would carry it on from tile to tile
+            return sample(pipeline.unet, pipeline.scheduler, 1, tiles, render, sources, start, conditions, None, bar)
+
+    difference = (sampled(source) - sampled(changed)).abs().amax(dim=(0, 1, 2))
+    assert [columns.start for _, columns in tiles.windows] == [0, 12, 24]
+    assert difference[:24].max() == 0 and difference[28:].min() > 0
 
 
 def test_no_seam_is_left_where_tiles_meet(refiner, pictures):

@@ -20,13 +20,14 @@ from refiner_ds.world import World
 HALF, WHOLE = 5, 10
 
 
-def new_engine(case: dict[str, Any], device: torch.device, **others: Any) -> Engine:
+def new_engine(case: dict[str, Any], device: torch.device, ema_decay: float | None = None, **others: Any) -> Engine:
     """An engine around the same small network at each call; `case` has json and flags, `others` are flags beside."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 3, 3, padding=1), nn.Flatten())
     network.append(nn.Linear(192, 192))
     given = {"train_batch_size": 4, "gradient_accumulation_steps": 1, **case["flags"], **others}
-    return Engine(network, resolve(case["json"], Train(Path("shards"), "base", Path("run"), **given), 1), device)
+    resolved = resolve(case["json"], Train(Path("shards"), "base", Path("run"), **given), 1)
+    return Engine(network, resolved, device, ema_decay)
 
 
 def advance(engine: Engine, first: int, last: int, rate: float) -> list[float]:

@@ -1,6 +1,9 @@
 """The moving average of the weights: exact over sharded masters, exported, restored, and what validation sees."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -115,3 +118,14 @@ def test_the_export_takes_it_unless_told_otherwise(whole, tmp_path):
         saved = UnclipRefiner(str(tmp_path / choice)).network.state_dict()
         assert all(torch.equal(saved[name], weights) for name, weights in expected.items())
     assert not torch.equal(averaged["conv_in.weight"], masters["conv_in.weight"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2])
+def test_an_update_that_is_skipped_does_not_count(stage):
+    command = [sys.executable, "-m", "tests.train.skipped_update", str(stage)]
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
+    done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["updates"] == 3 and told["skipped"] == 1 and told["difference"] < 1e-6

@@ -1,6 +1,7 @@
 """Training as a user starts it, two ranks on the CPU: it learns, shards, tracks, resumes, exports and repairs."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from refiner_ds.checkpoint.export import read_master_weights
 from refiner_ds.cli import main
+from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from tests.train.launch import REPO, accelerate, deepspeed, kill_once, losses, start, torchrun
 
 pytestmark = pytest.mark.slow
@@ -212,3 +214,27 @@ def test_the_export_is_a_true_pipeline_that_repairs_and_is_evaluated(whole, shar
     report = (output / "report.html").read_text()
     assert report.count("data:image/jpeg;base64,") == 4 * 4 and "<svg" in report
     assert "http://" not in report and "https://" not in report  # self-contained
+
+
+def test_an_export_takes_the_base_from_where_it_is_now_and_only_the_one_that_was_trained(
+    whole, tiny_base, tmp_path, capsys
+):
+    folder, _ = whole
+    checkpoint = shutil.copytree(folder / "checkpoint-8", tmp_path / "checkpoint-8")
+    commit = json.loads((checkpoint / "commit.json").read_text())
+    commit["pretrained_model_name_or_path"] = str(tmp_path / "gone" / "base")
+    later = ("trainable", "lora_rank", "prediction_type", "zero_terminal_snr", "revision", "variant")
+    commit = {name: value for name, value in commit.items() if name not in later}  # as it was before these choices
+    (checkpoint / "commit.json").write_text(json.dumps(commit))
+    assert main(["export", str(checkpoint), str(tmp_path / "out")]) == 2
+    assert "--pretrained_model_name_or_path names the base of the run where it is now" in capsys.readouterr().err
+    base = ["--pretrained_model_name_or_path", str(tiny_base)]
+    assert main(["export", str(checkpoint), str(tmp_path / "out"), *base]) == 0
+    other = UnclipRefiner(str(tiny_base))
+    for parameter in other.network.parameters():
+        parameter.data += 0.01
+    other.save(tmp_path / "other")
+    base = ["--pretrained_model_name_or_path", str(tmp_path / "other")]
+    assert main(["export", str(checkpoint), str(tmp_path / "mixed"), *base]) == 2
+    assert "was trained from other weights than the base" in capsys.readouterr().err
+    assert not (tmp_path / "mixed").exists()

@@ -1,7 +1,7 @@
 """Which weights of the network are trained: all, attention alone, in full or through low-rank updates."""
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from torch import nn
 
@@ -9,6 +9,7 @@ from refiner_ds.chance import key_of
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.unclip.options import Adaptation
 from refiner_ds.refiners.unclip.parts import Parts
+from refiner_ds.refiners.unclip.portable.samplers import make_sampler
 
 ADAPTER = "refiner"
 
@@ -22,7 +23,14 @@ def adapt(parts: Parts, options: Adaptation) -> None:
     if options.prediction_type:
         parts.scheduler.register_to_config(prediction_type=options.prediction_type)
     if options.zero_terminal_snr:
-        parts.scheduler = _without_signal_at_the_end(parts.scheduler)
+        # PNDM divides by the signal's share at the last timestep (Lin et al. 2024, sections 3.1 and 3.3); DDIM does not
+        changes = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        parts.scheduler = make_sampler("DDIMScheduler", dict(parts.scheduler.config), **changes)
+    if parts.scheduler.config.prediction_type == "epsilon" and parts.scheduler.alphas_cumprod[-1] == 0:
+        raise UserError(
+            "with --rescale_betas_zero_snr, or a base made so, no signal is left at the last timestep, and predicting "
+            "the noise (epsilon) says nothing of the picture; take --prediction_type v_prediction, or leave it out."
+        )
     layers = _layers(parts.unet, options.trainable)
     parts.unet.requires_grad_(options.trainable == "all" and options.lora_rank is None)
     if options.lora_rank is not None:
@@ -56,20 +64,3 @@ def _add_low_rank(unet: UNet2DConditionModel, layers: list[str], rank: int, seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key_of(seed, "lora"))
         unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), adapter_name=ADAPTER)
-
-
-def _without_signal_at_the_end(scheduler: object) -> DDIMScheduler:
-    """The schedule rescaled, with a sampler that can start where there is no signal: DDIM from the very last timestep.
-
-    PNDM divides by the signal's share there (Lin et al. 2024, sections 3.1 and 3.3).
-    """
-    if scheduler.config.prediction_type == "epsilon":  # type: ignore[attr-defined]
-        raise UserError(
-            "--rescale_betas_zero_snr leaves no signal at the last timestep, where predicting the noise (epsilon) says "
-            "nothing of the picture; add --prediction_type v_prediction, or leave it out."
-        )
-    return DDIMScheduler.from_config(
-        scheduler.config,  # type: ignore[attr-defined]
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-    )

@@ -14,10 +14,8 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.hub import INDEX, folder_of
-from refiner_ds.refiners.unclip.weights import NETWORKS, load_network, reason_of, told
-
-FORMAT = 1
-"""Version of what model_index.json says beyond diffusers' own keys; exports carry it as `refiner_format`."""
+from refiner_ds.refiners.unclip.portable.unclip_refiner_pipeline import FORMAT
+from refiner_ds.refiners.unclip.weights import NETWORKS, load_network, told
 
 NAMES = (
     "vae",
@@ -133,12 +131,14 @@ def _read_sampling(base: str, index: dict[str, Any]) -> Sampling:
             f"model {base} is of refiner_format {made} and this refiner_ds reads {FORMAT}, so a newer one has made it; "
             "upgrade refiner_ds."
         )
-    try:
-        return usual.but(index.get("num_inference_steps"), index.get("guidance_scale"))
-    except (UserError, TypeError) as error:
+    steps = index.get("num_inference_steps", usual.num_inference_steps)
+    scale = index.get("guidance_scale", usual.guidance_scale)
+    if not (isinstance(steps, int) and steps >= 1 and isinstance(scale, int | float) and scale >= 1):
         raise UserError(
-            f"model {base}: its {INDEX} does not say how to sample ({reason_of(error)}); make or export it again."
-        ) from error
+            f"model {base}: its {INDEX} does not say how to sample (num_inference_steps {steps}, guidance_scale "
+            f"{scale}, both at least 1); make or export it again."
+        )
+    return Sampling(steps, float(scale))
 
 
 def _tokenizer(base: str, folder: Path, vocabulary: int) -> CLIPTokenizer:
@@ -161,7 +161,14 @@ def _tokenizer(base: str, folder: Path, vocabulary: int) -> CLIPTokenizer:
 def _scheduler(base: str, folder: Path, name: str) -> Any:
     with told(base, name):
         config = _read_json(folder / name / "scheduler_config.json")
-        return getattr(diffusers_schedulers, config["_class_name"]).from_config(config)
+        scheduler = getattr(diffusers_schedulers, config["_class_name"]).from_config(config)
+    predicts = scheduler.config.prediction_type
+    if name == "scheduler" and predicts not in ("epsilon", "v_prediction"):
+        raise UserError(
+            f"model {base} predicts {predicts}, and a refiner is trained to predict the noise (epsilon) or velocity "
+            "(v_prediction); take another base."
+        )
+    return scheduler
 
 
 def _config(base: str, folder: Path, name: str) -> dict[str, Any]:
@@ -184,9 +191,24 @@ def _require_fit(base: str, folder: Path) -> None:
         ("unet", "projection_class_embeddings_input_dim", "twice the image_encoder's projection_dim", 2 * embedding),
         ("image_normalizer", "embedding_dim", "image_encoder's projection_dim", embedding),
     )
+    _require_square(base, folder, dimension("image_encoder", "image_size"))
     for part, key, other, expected in meetings:
         if dimension(part, key) != expected:
             raise UserError(
                 f"model {base}: {part}'s {key} is {dimension(part, key)} and {other} is {expected}, so the parts do "
                 "not fit together; take all parts from one checkpoint."
             )
+
+
+def _require_square(base: str, folder: Path, side: int) -> None:
+    """Refuses a feature extractor that does not cut the squares that the image encoder takes."""
+    with told(base, "feature_extractor"):
+        config = _read_json(folder / "feature_extractor" / "preprocessor_config.json")
+    size, cut = config.get("size"), config.get("crop_size")
+    size = {"shortest_edge": size} if isinstance(size, int) else size  # as older checkpoints write it
+    cut = {"height": cut, "width": cut} if isinstance(cut, int) else cut
+    if size != {"shortest_edge": side} or cut != {"height": side, "width": side}:
+        raise UserError(
+            f"model {base}: its feature_extractor resizes to {size} and cuts {cut}, and its image_encoder takes squares"
+            f" of {side} pixels; take all parts from one checkpoint."
+        )

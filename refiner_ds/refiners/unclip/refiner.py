@@ -1,5 +1,7 @@
 """The unCLIP refiner as training meets it: encode, loss, repair, save. Wires the rooms beside it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from refiner_ds.refiners.unclip.adapt import adapt, merge
 from refiner_ds.refiners.unclip.encode import Features, features_of
 from refiner_ds.refiners.unclip.objective import Objective, draw
 from refiner_ds.refiners.unclip.options import Adaptation, Recipe
-from refiner_ds.refiners.unclip.parts import load_parts
+from refiner_ds.refiners.unclip.parts import Parts, load_parts
 from refiner_ds.refiners.unclip.portable.unclip_refiner_pipeline import UnclipRefinerPipeline
+from refiner_ds.refiners.unclip.weights import fingerprint
 
 
 class UnclipRefiner:
@@ -33,6 +36,8 @@ class UnclipRefiner:
         adaptation: Adaptation | None = None,
     ) -> None:
         self._parts = load_parts(base, revision, variant)
+        self.base_fingerprint = fingerprint(self._parts.unet.state_dict())
+        """Tells the base's UNet from others, before anything was done to it."""
         self._pipeline = _pipeline(self._parts)
         if adaptation:
             adapt(self._parts, adaptation)
@@ -50,10 +55,21 @@ class UnclipRefiner:
         """Sides of training crops must be multiples of this many pixels."""
         return self._pipeline.encoders.factor
 
-    @property
-    def sampling(self) -> Sampling:
-        """How this refiner is meant to be sampled: as its folder says, else 20 steps with guidance 10."""
-        return self._parts.sampling
+    def sampling(
+        self,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        tile_size: int | None = None,
+    ) -> Sampling:
+        """How this refiner is meant to be sampled by its folder, else 20 steps and guidance 10; with what is given.
+
+        Raises:
+            UserError: it would repair nothing.
+        """
+        sampling = self._parts.sampling.but(num_inference_steps, guidance_scale, tile_size)
+        with _told():
+            self._pipeline.require_sampling(sampling.num_inference_steps, sampling.guidance_scale, sampling.tile_size)
+        return sampling
 
     def place(self, device: torch.device, dtype: torch.dtype, whole: bool = False) -> None:
         """Puts the frozen parts, and with `whole` the network too, on the device."""
@@ -104,10 +120,8 @@ class UnclipRefiner:
         Raises:
             UserError: there is none of this name that could take its place.
         """
-        try:
+        with _told("--"):
             self._pipeline.use_scheduler(name)
-        except ValueError as error:
-            raise UserError(f"--{error}") from error
 
     def repair(self, render: Tensor, references: Tensor, seeds: list[int], sampling: Sampling) -> Tensor:
         """(B, 3, H, W) renders and (B, R, 3, H, W) references, uint8, to repaired pictures (B, 3, H, W) uint8.
@@ -115,7 +129,7 @@ class UnclipRefiner:
         The noise is drawn on the CPU, from the seeds alone: the same on any device and in any batch.
         """
         generators = [torch.Generator().manual_seed(key_of(seed, "repair")) for seed in seeds]
-        try:
+        with _told():
             return self._pipeline.repair(
                 render,
                 references,
@@ -124,8 +138,6 @@ class UnclipRefiner:
                 sampling.guidance_scale,
                 sampling.tile_size,
             )
-        except ValueError as error:
-            raise UserError(str(error)) from error
 
     def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
         """Writes the whole pipeline in fp32 safetensors; `weights` take the place of the network's of their names.
@@ -139,15 +151,26 @@ class UnclipRefiner:
         self._pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-def _pipeline(parts: Any) -> UnclipRefinerPipeline:
+def _pipeline(parts: Parts) -> UnclipRefinerPipeline:
     sampling = parts.sampling
-    try:
+    with _told():
         pipeline = UnclipRefinerPipeline(
             **parts.as_dict(),
             num_inference_steps=sampling.num_inference_steps,
             guidance_scale=sampling.guidance_scale,
         )
-    except ValueError as error:
-        raise UserError(str(error)) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@contextmanager
+def _told(before: str = "") -> Iterator[None]:
+    """Makes the pipeline's refusals, and a lack of memory, a sentence for a person."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "the pictures do not fit into the GPU's memory at once; give a smaller --tile_size, such as 768."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{before}{error}") from error

@@ -16,29 +16,27 @@ class Encoders:
     """
 
     def __init__(self, pipeline: Any) -> None:
-        """`pipeline` has the parts of a StableUnCLIPImg2ImgPipeline as attributes."""
-        self._vae = pipeline.vae
-        self._image_encoder = pipeline.image_encoder
-        self._image_size = pipeline.feature_extractor.size["shortest_edge"]
-        self._image_mean = torch.tensor(pipeline.feature_extractor.image_mean).view(3, 1, 1)
-        self._image_std = torch.tensor(pipeline.feature_extractor.image_std).view(3, 1, 1)
-        self._tokenizer = pipeline.tokenizer
-        self._text_encoder = pipeline.text_encoder
-        self.factor = 2 ** (len(self._vae.config.block_out_channels) - 1)
+        """`pipeline` has the parts of a StableUnCLIPImg2ImgPipeline as attributes, which are read at every call."""
+        self._parts = pipeline
+        self._mean_and_std: Tensor | None = None
+
+    @property
+    def factor(self) -> int:
         """Pixels along one side of a latent."""
+        return 2 ** (len(self._parts.vae.config.block_out_channels) - 1)
 
     @torch.no_grad()
     def latents(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) uint8, sides multiples of `factor`, to scaled latents (B, c, H / factor, W / factor)."""
         unit = pictures.float() / 127.5 - 1.0
-        encoded = self._vae.encode(unit.to(self._vae.dtype)).latent_dist.mode()
-        return encoded.float() * self._vae.config.scaling_factor
+        encoded = self._parts.vae.encode(unit.to(self._parts.vae.dtype)).latent_dist.mode()
+        return encoded.float() * self._parts.vae.config.scaling_factor
 
     @torch.no_grad()
     def pictures(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, c, h, w) back to pictures (B, 3, h * factor, w * factor) in about [-1, 1]."""
-        scaled = latents / self._vae.config.scaling_factor
-        return self._vae.decode(scaled.to(self._vae.dtype)).sample.float()
+        scaled = latents / self._parts.vae.config.scaling_factor
+        return self._parts.vae.decode(scaled.to(self._parts.vae.dtype)).sample.float()
 
     @torch.no_grad()
     def embedding(self, pictures: Tensor) -> Tensor:
@@ -47,28 +45,30 @@ class Encoders:
         As CLIPImageProcessor does it, but on the device: short side to the encoder's size (bicubic, rounded to whole
         grey levels), square from the middle, then the checkpoint's mean and standard deviation.
         """
-        size = self._image_size
+        size = self._parts.feature_extractor.size["shortest_edge"]
         height, width = pictures.shape[-2:]
         shape = [max(size, round(side * size / min(height, width))) for side in (height, width)]
         resized = interpolate(pictures.float(), shape, mode="bicubic", antialias=True).round().clamp(0, 255)
         top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
         square = resized[..., top : top + size, left : left + size] / 255.0
-        # after the first batch they are where they are needed, and copying them waits for nothing
-        self._image_mean, self._image_std = self._image_mean.to(square.device), self._image_std.to(square.device)
-        pixels = ((square - self._image_mean) / self._image_std).to(self._image_encoder.dtype)
-        return self._image_encoder(pixels).image_embeds.float()
+        if self._mean_and_std is None or self._mean_and_std.device != square.device:  # copying them once waits once
+            pair = [self._parts.feature_extractor.image_mean, self._parts.feature_extractor.image_std]
+            self._mean_and_std = torch.tensor(pair, device=square.device).view(2, 3, 1, 1)
+        mean, std = self._mean_and_std
+        pixels = ((square - mean) / std).to(self._parts.image_encoder.dtype)
+        return self._parts.image_encoder(pixels).image_embeds.float()
 
     @torch.no_grad()
     def text(self, prompts: Sequence[str], device: torch.device) -> Tensor:
         """Text states (len(prompts), tokens, d) of prompts padded to the tokenizer's full length."""
-        tokens = self._tokenizer(
+        tokens = self._parts.tokenizer(
             list(prompts),
             padding="max_length",
-            max_length=self._tokenizer.model_max_length,
+            max_length=self._parts.tokenizer.model_max_length,
             truncation=True,
             return_tensors="pt",
         )
-        return self._text_encoder(tokens.input_ids.to(device))[0].float()
+        return self._parts.text_encoder(tokens.input_ids.to(device))[0].float()
 
 
 class ClassVector:

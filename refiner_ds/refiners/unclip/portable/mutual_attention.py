@@ -55,19 +55,13 @@ class PairsApart:
         self.kept: Memory = {}
         self.is_source = True
         self._unet = unet
-        self._mutual = unet.attn_processors
 
     def __enter__(self) -> "PairsApart":
-        self._unet.set_attn_processor(
-            {
-                name: _RowsAlone(name, self) if isinstance(old, MutualAttention) else old
-                for name, old in self._mutual.items()
-            }
-        )
+        _set_self_attention(self._unet, lambda name: _RowsAlone(name, self))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._unet.set_attn_processor(dict(self._mutual))
+        _set_self_attention(self._unet, lambda name: MutualAttention())
 
     def remember(self, run_source: Callable[[], object]) -> Memory:
         """What is left by `run_source`, which calls the UNet on (pairs * num_references, ...) source rows."""
@@ -128,11 +122,15 @@ def make_refiner(unet: UNet2DConditionModel) -> UNet2DConditionModel:
             f"the UNet's config says in_channels {unet.config.in_channels}, so it is neither a base "
             f"({latent_channels}) nor a refiner ({2 * latent_channels}); take another checkpoint."
         )
-    stock = unet.attn_processors
-    unet.set_attn_processor(
-        {name: MutualAttention() if name.endswith("attn1.processor") else old for name, old in stock.items()}
-    )
+    _set_self_attention(unet, lambda name: MutualAttention())
     return unet
+
+
+def _set_self_attention(unet: UNet2DConditionModel, make: Callable[[str], object]) -> None:
+    """Gives every attn1 what `make` makes by its name, whatever is there: diffusers' memory savers put in their own."""
+    unet.set_attn_processor(
+        {name: make(name) if name.endswith("attn1.processor") else old for name, old in unet.attn_processors.items()}
+    )
 
 
 def _widen(unet: UNet2DConditionModel) -> None:

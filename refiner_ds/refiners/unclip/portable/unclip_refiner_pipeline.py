@@ -1,7 +1,7 @@
 """The refiner as a diffusers pipeline: from a degraded render and a reference view to a repaired picture."""
 
-import inspect
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
-from diffusers import schedulers as diffusers_schedulers
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
 from .frozen_encoders import ClassVector, Encoders
-from .mutual_attention import Memory, PairsApart, make_refiner
+from .guided_sampling import CONDITIONS, Conditions, sample
+from .mutual_attention import make_refiner
 from .overlapping_tiles import Tiles
+from .samplers import sampler_in_place_of
 
-SOURCES = ("unclip_refiner_pipeline.py", "frozen_encoders.py", "mutual_attention.py", "overlapping_tiles.py")
+SOURCES = (
+    "unclip_refiner_pipeline.py",
+    "frozen_encoders.py",
+    "guided_sampling.py",
+    "mutual_attention.py",
+    "overlapping_tiles.py",
+    "samplers.py",
+)
 """The files beside this one, and itself: the code that lies in a saved folder."""
 
 FORMAT = 1
@@ -28,9 +36,6 @@ FORMAT = 1
 
 PROMPT = "best quality, high quality"
 NEGATIVE_PROMPT = "low quality, bad quality"
-
-UNFIT = {"EDMEulerScheduler", "DPMSolverSDEScheduler"}
-"""Samplers that diffusers holds for compatible and that are not: noise of their own, and a library that is not here."""
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 References = Image.Image | Sequence[Image.Image] | Sequence[Sequence[Image.Image]]
@@ -107,13 +112,7 @@ class UnclipRefinerPipeline(DiffusionPipeline):
         Raises:
             ValueError: there is none of this name that could take its place; names those that can.
         """
-        fitting = sorted({scheduler.__name__ for scheduler in self.scheduler.compatibles} - UNFIT)
-        if name not in fitting:
-            raise ValueError(
-                f"scheduler {name} cannot take the place of {type(self.scheduler).__name__}; "
-                f"take one of {', '.join(fitting)}."
-            )
-        self.scheduler = getattr(diffusers_schedulers, name).from_config(self.scheduler.config)
+        self.scheduler = sampler_in_place_of(self.scheduler, name)
 
     @torch.no_grad()
     def __call__(
@@ -209,7 +208,7 @@ class UnclipRefinerPipeline(DiffusionPipeline):
         Raises:
             ValueError: a setting that repairs nothing.
         """
-        self._require(num_inference_steps, guidance_scale, tile_size, unguided)
+        self.require_sampling(num_inference_steps, guidance_scale, tile_size, unguided)
         device, factor = self._execution_device, self.encoders.factor
         height, width = renders.shape[-2:]
         batch, num_references = references.shape[:2]
@@ -225,8 +224,25 @@ class UnclipRefinerPipeline(DiffusionPipeline):
         embedding = embedding.unflatten(0, (batch, num_references)).mean(dim=1)
         start = randn_tensor(render.shape, _listed(generator), device)
         vector = ClassVector(self, device)(embedding, randn_tensor(embedding.shape, _listed(generator), device))
-        conditions = _Conditions(self.encoders.text(prompts, device), vector, guidance_scale, unguided)
-        target = self._sample(render, source, start, conditions, num_inference_steps, tiles, _listed(generator))
+        conditions = Conditions(self.encoders.text(prompts, device), vector, guidance_scale, unguided)
+        with self.progress_bar(total=num_inference_steps) as bar:
+            target = sample(
+                self.unet,
+                self.scheduler,
+                num_inference_steps,
+                tiles,
+                render,
+                source,
+                start,
+                conditions,
+                _listed(generator),
+                bar,
+            )
+        if not target.isfinite().all():
+            raise ValueError(
+                f"sampling ended in numbers that are not finite, in {self.unet.dtype}, so there is no picture to show; "
+                "compute in another precision, or export an earlier checkpoint."
+            )
         decoded = tiles.blend(lambda i: self.encoders.pictures(tiles.of(target)[i]), factor)
         decoded = ((decoded.clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8)
         return decoded[..., :height, :width]
@@ -241,113 +257,31 @@ class UnclipRefinerPipeline(DiffusionPipeline):
 
         return tiles.blend(encode)
 
-    def _sample(
-        self,
-        render: Tensor,
-        source: Tensor,
-        start: Tensor,
-        conditions: "_Conditions",
-        num_inference_steps: int,
-        tiles: Tiles,
-        generator: Any,
-    ) -> Tensor:
-        """The sampling loop, on latents render and start (B, c, h, w) and source (B * R, c, h, w)."""
-        num_references = len(source) // len(render)
-        renders = tiles.of(render)
-        scheduler = type(self.scheduler).from_config(self.scheduler.config)  # a sampler's memory belongs to one call
-        scheduler.set_timesteps(num_inference_steps, device=render.device)
-        takes = inspect.signature(scheduler.step).parameters
-        chance = {"generator": generator} if "generator" in takes else {}  # of samplers that draw at every step
-        target = start * scheduler.init_noise_sigma
-        with PairsApart(self.unet, num_references) as pairs, self.progress_bar(total=len(scheduler.timesteps)) as bar:
-            kept = [
-                self._remember(pairs, piece, around, conditions)
-                for piece, around in zip(tiles.of(source), renders, strict=True)
-            ]
-            for timestep in scheduler.timesteps:
-                pieces = tiles.of(scheduler.scale_model_input(target, timestep))
+    def require_sampling(
+        self, steps: int, guidance_scale: float, tile_size: int | None = None, unguided: Sequence[str] = ()
+    ) -> None:
+        """Refuses what repairs nothing.
 
-                def predict(number: int, pieces: list[Tensor] = pieces, timestep: Tensor = timestep) -> Tensor:
-                    pairs.attend_to(kept[number])
-                    rows = torch.cat([conditions.halves(pieces[number]), conditions.renders(renders[number])], dim=1)
-                    return conditions.guided(self._predict(rows, timestep, conditions))
-
-                target = scheduler.step(tiles.blend(predict), timestep, target, **chance).prev_sample
-                bar.update()
-        return target
-
-    def _remember(self, pairs: PairsApart, source: Tensor, render: Tensor, conditions: "_Conditions") -> Memory:
-        """Runs source rows (B * R, c, h, w), each beside its render (B, c, h, w), at timestep 0."""
-        beside = render.repeat_interleave(pairs.num_references, dim=0)
-        rows = torch.cat([conditions.references(source), conditions.renders(beside)], dim=1)
-        return pairs.remember(lambda: self._predict(rows, torch.zeros_like(rows[0, 0, 0, 0]), conditions))
-
-    def _predict(self, rows: Tensor, timestep: Tensor, conditions: "_Conditions") -> Tensor:
-        """What the UNet predicts for rows (halves * n, 2 c, h, w) of one kind, in fp32."""
-        dtype = self.unet.dtype
-        return self.unet(
-            rows.to(dtype),
-            timestep.expand(len(rows)),
-            encoder_hidden_states=conditions.texts(len(rows)).to(dtype),
-            class_labels=conditions.vectors(len(rows)).to(dtype),
-        ).sample.float()
-
-    def _require(self, steps: int, scale: float, tile_size: int | None, unguided: Sequence[str]) -> None:
-        if steps < 1:
-            raise ValueError(f"{steps} sampling steps repair nothing; take at least 1.")
-        if not scale >= 1:
-            raise ValueError(f"guidance {scale} leads away from the good prompt; take 1 for none, or more.")
-        smallest = 8 * self.encoders.factor
-        if tile_size is not None and (tile_size < smallest or tile_size % self.encoders.factor):
+        Raises:
+            ValueError: names the setting, its value and the remedy.
+        """
+        most, factor = self.scheduler.config.num_train_timesteps, self.encoders.factor
+        if not 1 <= steps <= most:
+            raise ValueError(f"{steps} sampling steps repair nothing; take 1 to {most}, the steps of the schedule.")
+        if not 1 <= guidance_scale < math.inf:
             raise ValueError(
-                f"tiles of {tile_size} pixels are no whole number of latents of {self.encoders.factor} pixels, or too "
-                f"small to show anything; take a multiple of {self.encoders.factor} from {smallest} on."
+                f"guidance {guidance_scale} leads away from the good prompt or nowhere; take 1 for none, or more."
             )
-        if unknown := sorted(set(unguided) - {"render", "embedding", "reference"}):
+        smallest = 8 * factor
+        if tile_size is not None and (tile_size < smallest or tile_size % factor):
             raise ValueError(
-                f"unguided {', '.join(unknown)} is no condition of the refiner; name render, embedding, reference."
+                f"tiles of {tile_size} pixels are no whole number of latents of {factor} pixels, or too "
+                f"small to show anything; take a multiple of {factor} from {smallest} on."
             )
-
-
-class _Conditions:
-    """What both halves of guidance are told; one half alone where there is no guidance. The bad half comes first."""
-
-    def __init__(self, texts: Tensor, vector: Tensor, scale: float, unguided: Sequence[str]) -> None:
-        """texts: (2, tokens, d) of the bad and the good prompt; vector: (B, 2 d)."""
-        self._scale, self._unguided = scale, unguided
-        self._halves = 2 if scale != 1.0 else 1
-        self._texts, self._vectors = texts[-self._halves :], self._dropped("embedding", vector)
-
-    def halves(self, rows: Tensor) -> Tensor:
-        """(n, ...) rows for every half: (halves * n, ...)."""
-        return rows.repeat(self._halves, *[1] * (rows.dim() - 1))
-
-    def renders(self, rows: Tensor) -> Tensor:
-        """The same of render latents, zero where the bad half goes without."""
-        return self._dropped("render", rows)
-
-    def references(self, rows: Tensor) -> Tensor:
-        """The same of reference latents."""
-        return self._dropped("reference", rows)
-
-    def texts(self, num_rows: int) -> Tensor:
-        """Text states for (halves * n) rows."""
-        return self._texts.repeat_interleave(num_rows // self._halves, dim=0)
-
-    def vectors(self, num_rows: int) -> Tensor:
-        """Class vectors for (halves * B * references) rows."""
-        return self._vectors.repeat_interleave(num_rows // len(self._vectors), dim=0)
-
-    def guided(self, predicted: Tensor) -> Tensor:
-        """(halves * B, ...) predictions led from the bad to the good: (B, ...)."""
-        if self._halves == 1:
-            return predicted
-        bad, good = predicted.chunk(2)
-        return bad + self._scale * (good - bad)
-
-    def _dropped(self, name: str, rows: Tensor) -> Tensor:
-        bad = torch.zeros_like(rows) if name in self._unguided else rows
-        return torch.cat([bad, rows][-self._halves :])
+        if unknown := sorted(set(unguided) - set(CONDITIONS)):
+            raise ValueError(
+                f"unguided {', '.join(unknown)} is no condition of the refiner; name {', '.join(CONDITIONS)}."
+            )
 
 
 def _stacked(pictures: Sequence[Image.Image]) -> Tensor:
