@@ -39,11 +39,7 @@ assert not any(name.startswith("refiner_ds.") for name in sys.modules)
 
 
 @pytest.fixture(scope="module")
-def export(tiny_base, tmp_path_factory):
-    refiner = UnclipRefiner(str(tiny_base))
-    torch.manual_seed(3)
-    for parameter in refiner.network.parameters():
-        parameter.data += 0.02 * torch.randn_like(parameter)
+def export(refiner, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "refiner"
     refiner.save(folder)
     return folder

@@ -4,17 +4,6 @@ import pytest
 import torch
 
 from refiner_ds.refiners.protocol import Sampling
-from refiner_ds.refiners.unclip.refiner import UnclipRefiner
-
-
-@pytest.fixture(scope="module")
-def refiner(tiny_base):
-    made = UnclipRefiner(str(tiny_base))
-    made.place(torch.device("cpu"), torch.float32, whole=True)
-    torch.manual_seed(3)
-    for parameter in made.network.parameters():
-        parameter.data += 0.02 * torch.randn_like(parameter)
-    return made
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import torch
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.portable.guided_sampling import Conditions, sample
 from refiner_ds.refiners.unclip.portable.overlapping_tiles import OVERLAP, Tiles
-from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 
 CPU = torch.device("cpu")
 
@@ -48,16 +47,6 @@ def test_tiles_that_disagree_change_smoothly_from_one_to_the_next():
     assert blended[0] == 0 and blended[-1] == len(tiles) - 1
     steps = blended.diff()
     assert steps.min() >= -1e-6 and steps.max() < 0.45  # a hard border would be a step of one
-
-
-@pytest.fixture(scope="module")
-def refiner(tiny_base):
-    made = UnclipRefiner(str(tiny_base))
-    made.place(CPU, torch.float32, whole=True)
-    torch.manual_seed(3)
-    for parameter in made.network.parameters():
-        parameter.data += 0.02 * torch.randn_like(parameter)
-    return made
 
 
 @pytest.fixture
