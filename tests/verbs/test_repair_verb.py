@@ -118,7 +118,7 @@ def test_an_output_that_lies_among_what_is_given(refused, folders, tmp_path):
             "--scheduler Euler cannot take the place of PNDMScheduler; take one of DDIMScheduler,",
         ),
         (["--tile_size", 3], "tiles of 3 pixels are no whole number of latents of "),
-        (["--num_inference_steps", 0], "0 sampling steps repair nothing; take at least 1"),
+        (["--num_inference_steps", 0], "0 sampling steps repair nothing; take 1 to 1000"),
     ],
 )
 def test_settings_that_repair_nothing_leave_nothing(refused, folders, tmp_path, more, words):
