@@ -17,6 +17,7 @@ class Batch:
         cond: the photograph of the nearby reference view.
         positions: place of each sample in the endless stream of the run; keys all its randomness.
         keys: name of each sample in its shard.
+        replaced: broken samples that others of the batch stand in for, each a sentence with its name and the cause.
     """
 
     render: Tensor
@@ -24,6 +25,7 @@ class Batch:
     cond: Tensor
     positions: tuple[int, ...]
     keys: tuple[str, ...]
+    replaced: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)

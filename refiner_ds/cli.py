@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "base": (verbs.Base, "refiner_ds.verbs.base"),
     "pack": (verbs.Pack, "refiner_ds.verbs.pack"),
     "verify": (verbs.Verify, "refiner_ds.verbs.verify"),
+    "index": (verbs.Index, "refiner_ds.verbs.index"),
     "train": (verbs.Train, "refiner_ds.train.run"),
     "export": (verbs.Export, "refiner_ds.verbs.export"),
     "import-legacy": (verbs.ImportLegacy, "refiner_ds.verbs.import_legacy"),

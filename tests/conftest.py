@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageFilter
 
-from refiner_ds.data.index import Index
+from refiner_ds.data.index import Dataset, Index
 from refiner_ds.data.manifest import read_manifest
-from refiner_ds.data.pack import pack
+from refiner_ds.data.pack import Recipe, pack
 from refiner_ds.refiners.unclip.base import TINY, make_parts, save_base
 
 WIDE, SQUARE = (96, 64), (72, 72)
@@ -68,14 +68,17 @@ def shards(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def packed(manifest: Path, out: Path, val: int = 1, shard_size: int = 1 << 29) -> Index:
-    """Packs a manifest with one worker."""
-    return pack(read_manifest(manifest), out, val, shard_size, workers=1)
+def packed(manifest: Path, out: Path, val: int = 1, shard_size: int = 1 << 29, workers: int = 1, **recipe) -> Index:
+    """Packs a manifest, of which the last `val` samples are held out."""
+    samples = read_manifest(manifest)
+    splits = ["train"] * (len(samples) - val) + ["val"] * val
+    datasets = [Dataset("test", 1.0, str(manifest), len(samples))]
+    return pack(samples, splits, datasets, out, Recipe(shard_size=shard_size, **recipe), workers)
 
 
 @pytest.fixture(scope="session")
 def pack_dataset() -> Callable[..., Index]:
-    """`pack_dataset(manifest, out, val=1, shard_size=...)` packs and returns the index."""
+    """`pack_dataset(manifest, out, val=1, shard_size=..., workers=1, order=..., ...)` packs and returns the index."""
     return packed
 
 

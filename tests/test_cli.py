@@ -11,8 +11,12 @@ from refiner_ds.cli import VERBS, main
 PROMISED = {
     "example": ["--frames", "--streets", "--shapes", "--baseline", "--seed"],
     "base": ["--size"],
-    "pack": ["--val", "--workers", "--shard_size"],
-    "verify": [],
+    "pack": [
+        *("--val", "--workers", "--shard_size", "--add", "--split", "--scene_pattern", "--order", "--seed"),
+        "--on_error",
+    ],
+    "verify": ["--workers"],
+    "index": ["--val", "--split", "--scene_pattern", "--seed", "--on_error", "--workers"],
     "train": [
         *("--shards", "--pretrained_model_name_or_path", "--output_dir", "--deepspeed_config"),
         *("--train_batch_size", "--gradient_accumulation_steps", "--num_train_epochs", "--max_train_steps"),
@@ -72,7 +76,7 @@ def test_a_verbs_help_lists_what_is_promised_in_snake_case(verb, capsys):
 @pytest.mark.parametrize(
     ("verb", "names"),
     [
-        *(("pack", "MANIFEST OUT"), ("verify", "SHARDS"), ("export", "CHECKPOINT OUT")),
+        *(("pack", "MANIFEST OUT"), ("verify", "SHARDS"), ("index", "FOLDER"), ("export", "CHECKPOINT OUT")),
         *(("import-legacy", "LEGACY OUT"), ("example", "OUT"), ("base", "OUT")),
     ],
 )

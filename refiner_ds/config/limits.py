@@ -51,6 +51,9 @@ LIMITS = {
     "validation_epochs": _from(0, "is no interval between validations"),
     "validation_steps": _from(1, "lets validation repair nothing"),
     "logging_steps": _from(1, "is no interval between readings"),
+    "shuffle_window_shards": _from(1, "leaves no shard to shuffle"),
+    "lanes": _from(1, "leaves nothing to draw from"),
+    "max_bad_samples": _from(0, "is no number of samples"),
     "dataloader_num_workers": _from(0, "is no number of processes"),
     "timeout_minutes": _above_zero("ends the job at its first collective"),
 }

@@ -12,6 +12,9 @@ BUCKETS = "1.5:640x480,3.66:1917x512"
 SchedulerName = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
 """The shapes of the learning rate, by the names that diffusers gives them."""
 
+Split = Literal["last", "random", "scene"]
+OnError = Literal["stop", "skip"]
+
 Out = Annotated[Positional[Path], arg(metavar="OUT")]
 
 
@@ -53,14 +56,28 @@ class Base:
 
 @dataclass(frozen=True)
 class Pack:
-    """Pack a manifest of render, gt and cond pictures into WebDataset shards with an index."""
+    """Pack manifests of render, gt and cond pictures into WebDataset shards with an index; goes on after a kill."""
 
-    manifest: Annotated[Positional[Path], arg(metavar="MANIFEST")]
-    """JSON file with three aligned lists of paths: render, gt, cond; relative paths start at the file's folder."""
+    manifest: Annotated[Positional[str], arg(metavar="MANIFEST")]
+    """What to pack, as [NAME=]PATH[@WEIGHT]: a manifest of any form that shards/README.md tells, or a folder."""
     out: Out
     """Folder to write the shards and index.json into; must not exist or be empty."""
-    val: int = 10
-    """The last N samples of the manifest are held out for validation."""
+    add: tuple[str, ...] = ()
+    """Further manifests for the same shards, each as [NAME=]PATH[@WEIGHT]; weights are kept in the index."""
+    val: str | None = None
+    """Held out for validation: a number of samples, or a share such as 5%. Where not given, what the manifest itself
+    holds out, else 10."""
+    split: Split | None = None
+    """Which are held out: the last ones of the manifest (where not given), random ones, or whole scenes, so that no
+    neighbour of a training sample is among them."""
+    scene_pattern: str | None = None
+    """Regular expression found in a render's path, whose group names its scene."""
+    order: Literal["shuffled", "list"] = "shuffled"
+    """Order of training samples in the shards: drawn by the seed, so that reading in order mixes; or the manifest's."""
+    seed: int = 0
+    """Seed of that order and of what is held out."""
+    on_error: OnError = "stop"
+    """Where pictures cannot be used: pack nothing and list them, or leave their samples out and say so in the index."""
     shard_size: int = 512 * 1024 * 1024
     """A new shard starts once this many bytes are in one."""
     workers: int = 2
@@ -72,7 +89,30 @@ class Verify:
     """Read back everything that was packed and check it against the index."""
 
     shards: Annotated[Positional[Path], arg(metavar="SHARDS")]
-    """Folder that pack wrote."""
+    """Folder that pack or index wrote into."""
+    workers: int = 2
+    """Processes that read and decode."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """Index WebDataset tars that something else wrote, so that they can be trained on; the tars stay as they are."""
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """Folder of tars, also in folders below it, with members KEY.render.png, KEY.gt.png and KEY.cond.png each."""
+    val: str = "10"
+    """Held out for validation: a number of samples, or a share such as 5%."""
+    split: Split = "last"
+    """Which are held out: the last ones, random ones, or whole scenes, so that no neighbour of a training sample is
+    among them."""
+    scene_pattern: str | None = None
+    """Regular expression found in a render's name in its tar, whose group names its scene."""
+    seed: int = 0
+    """Seed of what is held out."""
+    on_error: OnError = "stop"
+    """Where samples cannot be used: index nothing and list them, or leave them out and say so in the index."""
+    workers: int = 2
+    """Processes that read and decode."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +183,12 @@ class Train:
     """Train these layers through low-rank updates of this rank instead of in full; the export has them merged."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, about a third more time."""
+    shuffle_window_shards: int | None = None
+    """Shuffle within windows of so many shards; over all shards when not given, which is best where disks are local."""
+    lanes: int = 1
+    """Parts that the shards are dealt into; nodes whose number divides it read only the shards of their own parts."""
+    max_bad_samples: int = 0
+    """Broken samples that others may stand in for before the run ends; at 0 it ends at the first."""
     random_flip: bool = False
     """Mirror half of the samples left to right, all three views alike."""
     use_ema: bool = False

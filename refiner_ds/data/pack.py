@@ -1,175 +1,151 @@
-"""Packing: a manifest becomes WebDataset tars, picture bytes untouched, in the same bytes whatever the worker count."""
+"""Packing: samples become WebDataset tars, picture bytes untouched, in the same bytes whatever the worker count."""
 
-import hashlib
-import io
-import json
-import multiprocessing
-import os
-import tarfile
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Literal
 
-from refiner_ds.data.images import PictureError, decode, extension_of
-from refiner_ds.data.index import Entry, Index, Shard, write_index
+import numpy as np
+
+from refiner_ds.data.index import FILES, Dataset, Index, Shard, Skipped, read_index, write_index
 from refiner_ds.data.manifest import VIEWS, Sample
+from refiner_ds.data.packing.check import Finding, Findings, check_all
+from refiner_ds.data.packing.crew import Crew, Tell, crew_of, tell_nobody
+from refiner_ds.data.packing.plan import Plan, PlannedShard, make_plan
+from refiner_ds.data.packing.scratch import Scratch, Writing
+from refiner_ds.data.packing.write import Job, write
 from refiner_ds.errors import UserError
-from refiner_ds.folders import made_whole, require_free
 
-BLOCK = 512
-"""Tar pads every member to this many bytes."""
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """What one look at a sample found: its size in pixels and its bytes on disk, or the sentence that refuses it."""
-
-    width: int = 0
-    height: int = 0
-    bytes: int = 0
-    problem: str | None = None
+CHUNK = 8
+"""Samples that a process checks at a time."""
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One shard to write: everything that its bytes depend on."""
+class Recipe:
+    """What the shards depend on beside the samples and their splits.
 
-    folder: Path
-    name: str
-    split: str
-    samples: tuple[tuple[str, Sample, _Checked], ...]
+    Attributes:
+        order: "shuffled" packs training samples in an order drawn by `seed`, "list" in that of the manifest.
+        shard_size: bytes of pictures after which a new shard starts.
+        on_error: "stop" packs nothing while a sample cannot be used; "skip" leaves it out and says so in the index.
+    """
+
+    order: Literal["shuffled", "list"] = "shuffled"
+    seed: int = 0
+    shard_size: int = 512 * 1024 * 1024
+    on_error: Literal["stop", "skip"] = "stop"
 
 
 def pack(
-    samples: list[Sample],
+    samples: Sequence[Sample],
+    splits: Sequence[str],
+    datasets: Sequence[Dataset],
     out: Path,
-    val: int,
-    shard_size: int,
+    recipe: Recipe,
     workers: int,
-    progress: Callable[[str, int, int], None] | None = None,
+    left_out: Sequence[Skipped] = (),
+    tell: Tell = tell_nobody,
+    say: Callable[[str], None] = print,
 ) -> Index:
     """Checks every picture, then writes train and validation shards and, last, the index; all or nothing appears.
 
+    What is done is kept beside `out` until all of it is, so that the same call goes on where a killed one was.
+
     Args:
-        val: the last `val` samples are held out.
-        shard_size: bytes after which a new shard starts.
-        progress: told (what, done, total) as the work goes on.
+        splits: by sample, "train" or "val"; a sample that is left out moves no other one.
+        datasets: which `Sample.dataset` numbers; their numbers of samples are counted here.
+        left_out: samples that were left out before, for the index.
+        say: told what a person should know.
 
     Raises:
-        UserError: no training sample would be left, the folder is taken, or pictures cannot be used (all counted).
+        UserError: no training sample would be left, the folder is taken or worked on, or pictures cannot be used.
     """
-    if val < 0:
-        raise UserError(f"--val {val} is no number of samples to hold out; give 0 to hold out none, or more.")
-    if val >= len(samples):
+    if recipe.shard_size < 1 or workers < 1:
         raise UserError(
-            f"--val {val} of {len(samples)} samples leaves no training sample; hold out fewer than {len(samples)}."
+            f"--shard_size {recipe.shard_size} and --workers {workers} must be at least 1; else nothing is written."
         )
-    if shard_size < 1 or workers < 1:
-        raise UserError(
-            f"--shard_size {shard_size} and --workers {workers} must be at least 1; otherwise nothing is written."
-        )
-    require_free(out, "packing would mix two data sets")
-    tell = progress or (lambda what, done, total: None)
-    with _pool(workers) as pool:
-        checked = []
-        for found in pool.map(_check, samples, chunksize=4):
-            checked.append(found)
-            tell("checking", len(checked), len(samples))
-    _refuse_problems(checked)
-    # a pool of its own: it has ended before a scratch folder that it writes into is taken away
-    with made_whole(out) as scratch, _pool(workers) as pool:
-        shards: list[Shard] = []
-        for shard in pool.map(_write, _plan(samples, checked, val, shard_size, scratch)):
-            shards.append(shard)
-            tell("writing", sum(len(s.samples) for s in shards), len(samples))
-        index = Index(tuple(shards))
-        write_index(index, scratch)
-    return index
+    scratch = Scratch(out)
+    scratch.require_free()
+    with scratch.locked(), crew_of(workers) as crew:
+        found = _found(samples, scratch, crew, tell)
+        problems = {number: finding.problem for number, finding in enumerate(found) if finding.problem}
+        scratch.list_problems(problems)
+        if problems and recipe.on_error == "stop":
+            raise UserError(_refusal(problems, len(samples), scratch.problems))
+        names, checked = [dataset.name for dataset in datasets], [finding.checked for finding in found]
+        plan = make_plan(samples, checked, splits, names, recipe.order, recipe.seed, recipe.shard_size)
+        if not any(shard.split == "train" for shard in plan.shards):
+            raise UserError(
+                f"{len(problems)} of {len(samples)} samples cannot be used and no other one is there to train on; "
+                f"mend what {scratch.problems} lists, or hold out fewer."
+            )
+        scratch.require_free(plan.digest)
+        if not scratch.is_committed(plan.digest):
+            writing = scratch.begin(plan.digest, say)
+            shards = _written(plan, samples, writing, crew, tell)
+            skipped = [_skipped(number, samples[number], datasets, plan, why) for number, why in problems.items()]
+            counted = _counted(datasets, plan)
+            write_index(writing.shards, shards, plan.records, plan.lines, counted, [*left_out, *skipped])
+            writing.commit({shard.name for shard in shards} | {*FILES})
+        scratch.remove()
+    return read_index(out)
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+def _found(samples: Sequence[Sample], scratch: Scratch, crew: Crew, tell: Tell) -> list[Finding]:
+    """What is found in each sample; files that an earlier run has decoded are not decoded again."""
+    found: list[Finding] = []
+    size = 0
+    with Findings(scratch.findings) as findings:
+        jobs = ([(sample, findings.of(sample)) for sample in chunk] for chunk in _chunks(samples))
+        for part in crew.results(check_all, jobs):
+            findings.add(samples[len(found) : len(found) + len(part)], part)
+            found += part
+            size += sum(sum(finding.checked.sizes) for finding in part if finding.checked)
+            tell("checking", len(found), len(samples), size)
+    return found
 
 
-def _check(sample: Sample) -> _Checked:
-    """Decodes the three pictures of a sample and compares their sizes."""
-    sizes, count = {}, 0
-    for view in VIEWS:
-        try:
-            content = sample.files[view].read_bytes()
-            sizes[view] = decode(content).size
-        except PictureError as error:
-            return _Checked(problem=f"{sample.sources[view]} {error}")
-        except OSError as error:
-            return _Checked(problem=f"{sample.sources[view]} cannot be read ({error.strerror})")
-        count += len(content)
-    if len(set(sizes.values())) > 1:
-        text = ", ".join(f"{view} {width}x{height}" for view, (width, height) in sizes.items())
-        return _Checked(problem=f"{sample.sources['render']} and its partners differ in size ({text})")
-    return _Checked(*sizes["render"], bytes=count)
+def _chunks(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
+    remaining = iter(samples)
+    while chunk := list(islice(remaining, CHUNK)):
+        yield chunk
 
 
-def _refuse_problems(checked: list[_Checked]) -> None:
-    problems = [found.problem for found in checked if found.problem]
-    if problems:
-        named = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else ".")
-        raise UserError(
-            f"{len(problems)} of {len(checked)} samples cannot be used, and none is skipped silently: {named} "
-            "Mend them or take them out of the manifest."
-        )
+def _refusal(problems: dict[int, str], total: int, path: Path) -> str:
+    named = "; ".join(list(problems.values())[:5]) + ("; ..." if len(problems) > 5 else ".")
+    return (
+        f"{len(problems)} of {total} samples cannot be used, and none is skipped silently ({path} lists all): {named} "
+        "Mend them, take them out of the manifest, or leave them out with --on_error skip."
+    )
 
 
-def _plan(samples: list[Sample], checked: list[_Checked], val: int, shard_size: int, folder: Path) -> list[_Job]:
-    """Cuts both splits into shards by size; keys number the manifest, so that they name the sample for good."""
-    jobs = []
-    first_val = len(samples) - val
-    for split, numbers in (("train", range(first_val)), ("val", range(first_val, len(samples)))):
-        groups: list[list[int]] = []
-        filled = shard_size
-        for number in numbers:
-            if filled >= shard_size:
-                groups.append([])
-                filled = 0
-            groups[-1].append(number)
-            filled += checked[number].bytes
-        for i, group in enumerate(groups):
-            members = tuple((f"{number:08d}", samples[number], checked[number]) for number in group)
-            jobs.append(_Job(folder, f"{split}-{i:06d}.tar", split, members))
-    return jobs
+def _written(plan: Plan, samples: Sequence[Sample], writing: Writing, crew: Crew, tell: Tell) -> list[Shard]:
+    """Writes the shards that no earlier run has completed."""
+    sums = {shard.name: writing.sum_of(shard.name, shard.bytes) for shard in plan.shards}
+    missing = [shard for shard in plan.shards if sums[shard.name] is None]
+    kept = [shard for shard in plan.shards if sums[shard.name] is not None]
+    done, size = sum(shard.samples for shard in kept), sum(shard.bytes for shard in kept)
+    jobs = (_job(plan, shard, samples, writing) for shard in missing)
+    for shard, digest in zip(missing, crew.results(write, jobs), strict=True):
+        sums[shard.name] = digest
+        done, size = done + shard.samples, size + shard.bytes
+        tell("writing", done, len(plan.records), size)
+    return [Shard(one.name, one.split, one.bytes, str(sums[one.name]), one.samples) for one in plan.shards]
 
 
-def _write(job: _Job) -> Shard:
-    """Writes one shard and syncs it to disk; its bytes depend on the job alone (fixed owner, mode and time)."""
-    entries = []
-    path = job.folder / job.name
-    with path.open("wb") as file:
-        for key, sample, found in job.samples:
-            members = {}
-            for view in VIEWS:
-                content = sample.files[view].read_bytes()
-                name = f"{key}.{view}.{extension_of(content)}"
-                members[view] = (name, _add(file, name, content), len(content))
-            entry = Entry(key, found.width, found.height, members, sample.sources)
-            card = {"key": key, "width": found.width, "height": found.height, "sources": sample.sources}
-            _add(file, f"{key}.json", json.dumps(card, sort_keys=True).encode())
-            entries.append(entry)
-        file.write(bytes(2 * BLOCK))
-        file.flush()
-        os.fsync(file.fileno())
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return Shard(job.name, job.split, path.stat().st_size, digest.hexdigest(), tuple(entries))
+def _job(plan: Plan, shard: PlannedShard, samples: Sequence[Sample], writing: Writing) -> Job:
+    part = slice(shard.first, shard.first + shard.samples)
+    files = [tuple(samples[number].files[view] for view in VIEWS) for number in plan.numbers[part]]
+    path, note = writing.shards / shard.name, writing.sums / shard.name
+    return Job(path, note, plan.records[part], files, plan.cards[part])
 
 
-def _add(file: io.BufferedWriter, name: str, content: bytes) -> int:
-    """Appends a ustar member and returns the byte offset of its content."""
-    header = tarfile.TarInfo(name)
-    header.size, header.mtime, header.mode = len(content), 0, 0o644
-    file.write(header.tobuf(tarfile.USTAR_FORMAT))
-    offset = file.tell()
-    file.write(content)
-    file.write(bytes(-len(content) % BLOCK))
-    return offset
+def _counted(datasets: Sequence[Dataset], plan: Plan) -> list[Dataset]:
+    counts = np.bincount(plan.records["dataset"], minlength=len(datasets))
+    return [replace(dataset, samples=int(count)) for dataset, count in zip(datasets, counts, strict=True)]
+
+
+def _skipped(number: int, sample: Sample, datasets: Sequence[Dataset], plan: Plan, reason: str) -> Skipped:
+    key = f"{number:0{plan.records.dtype['key'].itemsize}d}"
+    return Skipped(datasets[sample.dataset].name, key, sample.sources["render"], reason)

@@ -1,51 +1,67 @@
-"""Verifying: every shard is read back, hashed and decoded, and what is broken is named."""
+"""Verifying: every shard is read back, hashed, compared with the index to the byte, and its pictures are decoded."""
 
-import hashlib
-import tarfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
-from refiner_ds.data.images import PictureError, decode
-from refiner_ds.data.index import Entry, Shard, read_index
+import numpy as np
+
+from refiner_ds.data.index import SOURCES_NAME, Index, Shard, read_index, sha256_of
+from refiner_ds.data.packing.crew import Tell, crew_of, tell_nobody
+from refiner_ds.data.packing.look import Look, Verified, look_at
 
 
-def verify(folder: Path) -> Iterator[tuple[Shard, list[str]]]:
-    """Checks one shard after the other against the index; yields each with its problems, an empty list when sound.
+def verify(folder: Path, workers: int, tell: Tell = tell_nobody) -> Iterator[Verified]:
+    """Checks one shard after the other, and the files beside them, against the index.
 
     Raises:
         UserError: the folder holds no usable index.
     """
-    for shard in read_index(folder).shards:
-        yield shard, _problems(folder / shard.name, shard)
+    index = read_index(folder)
+    sources = _sources_problems(index)
+    yield Verified(SOURCES_NAME, 0, 0, sources)
+    strangers = _strangers(index)
+    for name in strangers:
+        yield Verified(name, 0, 0, [f"{name} lies beside the shards and is in no index"])
+    done = size = 0
+    with crew_of(workers) as crew:
+        for file in crew.results(look_at, looks_of(index, with_lines=not sources)):
+            done, size = done + file.samples, size + file.bytes
+            tell("verifying", done, len(index), size)
+            yield file
 
 
-def _problems(path: Path, shard: Shard) -> list[str]:
-    if not path.is_file():
-        return [f"{shard.name} is missing"]
-    content = path.read_bytes()
-    if len(content) != shard.bytes:
-        return [f"{shard.name} has {len(content)} bytes instead of {shard.bytes}"]
-    problems = []
-    if hashlib.sha256(content).hexdigest() != shard.sha256:
-        problems.append(f"{shard.name} has another sha256 than the index says")
-    problems += [text for entry in shard.samples for text in _sample_problems(content, shard.name, entry)]
+def _strangers(index: Index) -> list[str]:
+    """Tars in the folder that readers of all its tars would take for its shards."""
+    found = {path.relative_to(index.folder).as_posix() for path in index.folder.rglob("*.tar")}
+    return sorted(found - {shard.name for shard in index.shards} - {skipped.source for skipped in index.skipped})
+
+
+def _sources_problems(index: Index) -> list[str]:
+    path = index.folder / SOURCES_NAME
     try:
-        with tarfile.open(path) as tar:
-            names = set(tar.getnames())
-    except tarfile.TarError as error:
-        return [*problems, f"{shard.name} is no readable tar ({error})"]
-    expected = {member[0] for entry in shard.samples for member in entry.members.values()}
-    if absent := expected - names:
-        problems.append(f"{shard.name} lacks {len(absent)} members as a tar, the first {min(absent)}")
-    return problems
+        found = sha256_of(path)
+    except OSError as error:
+        return [f"{SOURCES_NAME} cannot be read ({error.strerror})"]
+    return [] if found == index.sources_sha256 else [f"{SOURCES_NAME} has another sha256 than the index says"]
 
 
-def _sample_problems(content: bytes, shard: str, entry: Entry) -> Iterator[str]:
-    for name, offset, size in entry.members.values():
-        try:
-            picture = decode(content[offset : offset + size])
-        except PictureError as error:
-            yield f"{shard}: {name} {error}"
-            continue
-        if picture.size != (entry.width, entry.height):
-            yield f"{shard}: {name} is {picture.size[0]}x{picture.size[1]}, not {entry.width}x{entry.height}"
+def looks_of(index: Index, with_lines: bool) -> Iterator[Look]:
+    """One look for each tar; a foreign one may hold samples of both splits, and then is two shards of the index."""
+    names = [dataset.name for dataset in index.datasets]
+    bounds = np.cumsum([0, *(shard.samples for shard in index.shards)])
+    rows: dict[str, list[slice]] = {}
+    shards: dict[str, Shard] = {}
+    for number, shard in enumerate(index.shards):
+        rows.setdefault(shard.name, []).append(slice(bounds[number], bounds[number + 1]))
+        shards[shard.name] = shard
+    lines = _lines(index) if index.made_by == "pack" and with_lines else None
+    for name, shard in shards.items():
+        records = np.concatenate([index.records[part] for part in rows[name]])
+        known = list(islice(lines, shard.samples)) if lines else None
+        yield Look(index.folder, name, shard.bytes, shard.sha256, records, names, index.made_by == "pack", known)
+
+
+def _lines(index: Index) -> Iterator[str]:
+    with (index.folder / SOURCES_NAME).open(encoding="utf-8") as file:
+        yield from (line.rstrip("\n") for line in file)

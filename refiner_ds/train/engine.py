@@ -183,14 +183,19 @@ class Engine:
         torch.distributed.all_reduce(values)
         return values
 
+    def gathered(self, item: Any) -> list[Any]:
+        """What each rank gives, by rank. All ranks must call."""
+        given: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(given, item)
+        return given
+
     def require_agreement(self, what: str) -> None:
         """Ends every rank where they do not all say the same, e.g. because nodes see different folders. All must call.
 
         Raises:
             UserError: on all ranks; tells what rank 0 and the first rank that differs say.
         """
-        said: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(said, what)
+        said = self.gathered(what)
         for rank, other in enumerate(said):
             if other != said[0]:
                 raise UserError(

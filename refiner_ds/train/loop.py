@@ -30,11 +30,14 @@ class Hooks:
         log: metrics of one step.
         save: writes a checkpoint of the given number of completed steps.
         validate: validates after the given number of completed steps.
+        replaced: broken samples that others stand in for: those found since the last reading, and how many in all; may
+            end the run.
     """
 
     log: Callable[[int, dict[str, float]], None]
     save: Callable[[int], None]
     validate: Callable[[int], None]
+    replaced: Callable[[list[str], int], None]
 
 
 def train(
@@ -58,8 +61,10 @@ def train(
         if is_last or any(
             _is_time(done, interval) for interval in (times.logging, times.checkpointing, times.validation)
         ):
+            known = len(meter.bad_samples)
             for line in meter.read():
                 hooks.log(*line)
+            hooks.replaced(meter.bad_samples[known:], len(meter.bad_samples))
         with meter.pause():
             if is_last or _is_time(done, times.checkpointing):
                 hooks.save(done)

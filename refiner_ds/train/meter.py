@@ -15,6 +15,8 @@ class Meter:
 
     engine: Engine
     pairs_per_step: int
+    bad_samples: list[str] = field(default_factory=list)
+    """Every broken sample that any rank has met, once."""
     _results: list[tuple[int, float, StepResult]] = field(default_factory=list)
     _since: float = field(default_factory=time.perf_counter)
 
@@ -31,17 +33,28 @@ class Meter:
         if not self._results:
             return []
         names = sorted(self._results[0][2].losses)
-        rows = [torch.stack([r.losses[name] for name in names] + [r.gradient_norm]) for _, _, r in self._results]
+        rows = [
+            torch.stack([*(r.losses[n] for n in names), r.gradient_norm, r.gradient_norm.new_tensor(len(r.replaced))])
+            for _, _, r in self._results
+        ]
         table = self.engine.mean_over_ranks(torch.stack(rows)).tolist()
+        if any(row[-1] for row in table):  # on all ranks or on none
+            self._note([sentence for _, _, r in self._results for sentence in r.replaced])
         rate = len(rows) * self.pairs_per_step / (time.perf_counter() - self._since)
         lines = []
         for (step, learning_rate, _), row in zip(self._results, table, strict=True):
-            metrics = {f"train/{name}": value for name, value in zip([*names, "grad_norm"], row, strict=True)}
+            metrics = {f"train/{name}": value for name, value in zip([*names, "grad_norm"], row[:-1], strict=True)}
             lines.append((step, {**metrics, "train/lr": learning_rate, "train/pairs_per_s": rate}))
+        lines[-1][1]["train/bad_samples"] = len(self.bad_samples)
         lines[-1][1]["train/skipped_steps"] = self.engine.skipped_steps
         lines[-1][1]["train/loss_scale"] = self.engine.loss_scale
         self._results, self._since = [], time.perf_counter()
         return lines
+
+    def _note(self, replaced: list[str]) -> None:
+        """Adds what is new among the broken samples of all ranks. All ranks must call."""
+        found = [sentence for rank in self.engine.gathered(replaced) for sentence in rank]
+        self.bad_samples += [sentence for sentence in dict.fromkeys(found) if sentence not in self.bad_samples]
 
 
 @dataclass

@@ -68,8 +68,9 @@ def make_plan(flags: Train, world: World) -> Plan:
     resolved = resolve(read_json(Path(path)), flags, world.size)
     require_sound(resolved.optimizer)
     index = read_index(flags.shards)
-    split = Split.of(index, "train", flags.shards, parse_buckets(flags.buckets), flags.seed, flags.random_flip)
-    order = Order(split.bucket_of_sample(), resolved.global_batch_size, flags.seed)
+    buckets, replaces = parse_buckets(flags.buckets), flags.max_bad_samples > 0
+    split = Split.of(index, "train", flags.shards, buckets, flags.seed, flags.random_flip, replaces)
+    order = split.order(resolved.global_batch_size, flags.shuffle_window_shards, flags.lanes)
     if len(split) < resolved.global_batch_size:
         raise UserError(
             f"shards {flags.shards} hold {len(split)} training samples and one global batch takes "
@@ -88,7 +89,7 @@ def make_plan(flags: Train, world: World) -> Plan:
         last=last,
         logging=flags.logging_steps,
         checkpointing=flags.checkpointing_steps,
-        validation=order.steps_of(flags.validation_epochs) if index.samples("val") else 0,
+        validation=order.steps_of(flags.validation_epochs) if index.rows("val").size else 0,
     )
     peak = resolved.learning_rate * (resolved.global_batch_size if flags.scale_lr else 1)
     schedule = make_schedule(resolved.schedule, peak, times.last)
@@ -106,6 +107,8 @@ def _identity(flags: Train, index: Index, resolved: Resolved) -> dict[str, Any]:
         **asdict(_adaptation(flags)),
         "seed": flags.seed,
         "buckets": flags.buckets,
+        "shuffle_window_shards": flags.shuffle_window_shards,
+        "lanes": flags.lanes,
         "global_batch_size": resolved.global_batch_size,
     }
 

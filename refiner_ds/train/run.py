@@ -174,7 +174,16 @@ def _hooks(
             for picture in pictures:
                 journal.picture(step, str(picture.relative_to(flags.output_dir)))
 
-    return Hooks(log, save, check)
+    def replaced(new: list[str], count: int) -> None:
+        for sentence in new:
+            console.say(f"replaced: {sentence}")
+        if count > flags.max_bad_samples:
+            raise UserError(
+                f"{count} broken samples are more than --max_bad_samples {flags.max_bad_samples}, the newest: "
+                f"{' '.join(new)} Mend the shards, or allow more."
+            )
+
+    return Hooks(log, save, check, replaced)
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
@@ -211,10 +220,12 @@ def _say_header(console: Console, plan: Plan, device: torch.device) -> None:
             f"note: ZeRO-2 reduces {2 * resolved.accumulation_steps} bytes per parameter and step at "
             f"{resolved.accumulation_steps} accumulation steps where ZeRO-1 reduces 2; see ds_configs/zero1_bf16.json"
         )
-    small = {str(plan.split.buckets[b]): n for b in set(plan.order.bucket_of_sample)
-             if (n := plan.order.bucket_of_sample.count(b)) < resolved.global_batch_size}  # fmt: skip
-    for bucket, count in small.items():
-        console.say(f"note: bucket {bucket} has {count} samples, fewer than a global batch; its batches repeat samples")
+    for bucket, count in plan.order.samples_by_bucket.items():
+        if count < resolved.global_batch_size:
+            console.say(
+                f"note: bucket {plan.split.buckets[bucket]} has {count} samples, fewer than a global batch; its "
+                "batches repeat samples"
+            )
     if plan.checkpoint:
         is_done = times.first >= times.last
         console.say(

@@ -13,10 +13,14 @@ from refiner_ds.train.engine import Engine
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimizer step leaves for the log, still on the device: mean losses by name, and the gradient norm."""
+    """What one optimizer step leaves for the log, still on the device: mean losses by name, and the gradient norm.
+
+    `replaced` are the broken samples of this rank that others stood in for, a sentence each.
+    """
 
     losses: dict[str, Tensor]
     gradient_norm: Tensor
+    replaced: tuple[str, ...] = ()
 
 
 def optimizer_step(
@@ -25,9 +29,11 @@ def optimizer_step(
     """One update of the weights from `accumulation_steps` micro-batches. All ranks must call."""
     engine.set_learning_rate(learning_rate)
     sums: dict[str, Tensor] = {}
+    replaced: tuple[str, ...] = ()
     for _ in range(accumulation_steps):
         # Encode the pictures with the frozen parts.
-        features = refiner.encode(next(batches).to(engine.device))
+        batch = next(batches)
+        features = refiner.encode(batch.to(engine.device))
 
         # Predict, compare, accumulate gradients; the last micro-batch updates the weights.
         losses = refiner.loss(engine.network, engine.dtype, features, seed)
@@ -39,4 +45,5 @@ def optimizer_step(
             sums[name] = (
                 sums.get(name, torch.zeros_like(loss, requires_grad=False)) + loss.detach() / accumulation_steps
             )
-    return StepResult(sums, engine.gradient_norm)
+        replaced += batch.replaced
+    return StepResult(sums, engine.gradient_norm, replaced)

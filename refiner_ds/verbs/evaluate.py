@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from refiner_ds.batch import Batch
 from refiner_ds.config.verbs import Evaluate
 from refiner_ds.data.index import read_index
-from refiner_ds.data.manifest import read_manifest
+from refiner_ds.data.manifest import Sample, read_manifest
 from refiner_ds.data.stream import Split
 from refiner_ds.errors import UserError
 from refiner_ds.evaluate.pictures import sheet
@@ -63,7 +64,7 @@ def _samples(options: Evaluate, tell: Callable[[str, int, int], None]) -> tuple[
         samples = read_manifest(options.manifest)
         check_views([sample.files for sample in samples], tell)
         return len(samples), (
-            Batch(**read_views(sample.files), positions=(i,), keys=(sample.sources["render"],))
+            Batch(**_views(sample), positions=(i,), keys=(sample.sources["render"],))
             for i, sample in enumerate(samples)
         )
     if options.shards and not options.manifest:
@@ -74,3 +75,8 @@ def _samples(options: Evaluate, tell: Callable[[str, int, int], None]) -> tuple[
             )
         return len(split), (split.native(i) for i in range(len(split)))
     raise UserError("evaluate takes either --manifest or --shards; give one of the two.")
+
+
+def _views(sample: Sample) -> dict[str, Any]:
+    """(1, 3, H, W) uint8 by view."""
+    return dict(read_views(sample.files))

@@ -14,7 +14,7 @@ from refiner_ds.data import stream
 from refiner_ds.data.images import parse_buckets
 from refiner_ds.data.index import read_index
 from refiner_ds.data.manifest import VIEWS, read_manifest
-from refiner_ds.data.order import Draw, Order
+from refiner_ds.data.order import Draw
 from refiner_ds.data.stream import Split, Stream
 from refiner_ds.errors import UserError
 
@@ -23,9 +23,11 @@ GLOBAL_BATCH_SIZE = 4
 STEPS = 6
 
 
-def stream_of(folder, workers=0, micro_batch_size=2, rank=0, num_ranks=1, seed=3, random_flip=False) -> Stream:
-    split = Split.of(read_index(folder), "train", folder, BUCKETS, seed, random_flip)
-    order = Order(split.bucket_of_sample(), GLOBAL_BATCH_SIZE, seed)
+def stream_of(
+    folder, workers=0, micro_batch_size=2, rank=0, num_ranks=1, seed=3, random_flip=False, replaces=False
+) -> Stream:
+    split = Split.of(read_index(folder), "train", folder, BUCKETS, seed, random_flip, replaces)
+    order = split.order(GLOBAL_BATCH_SIZE)
     return Stream(split, order, micro_batch_size, rank, num_ranks, workers)
 
 
@@ -137,8 +139,9 @@ def damaged(shards, tmp_path):
     """Shards whose cond pictures of all training samples are overwritten."""
     folder = tmp_path / "damaged"
     shutil.copytree(shards, folder)
-    for shard, entry in read_index(folder).samples("train"):
-        _, offset, size = entry.members["cond"]
+    index = read_index(folder)
+    for row in index.rows("train"):
+        shard, _, offset, size, _ = index.member(row, "cond")
         with (folder / shard).open("r+b") as file:
             file.seek(offset)
             file.write(random.Random(0).randbytes(size))
@@ -149,23 +152,21 @@ def damaged(shards, tmp_path):
 def test_a_damaged_sample_is_named_with_its_shard(damaged, workers):
     stream = stream_of(damaged, workers)
     draw = stream.order.global_batch(0)[0]
-    shard, entry = stream.split.samples[draw.sample]
+    member = stream.split.index.member(stream.split.rows[draw.sample], "cond")
     with pytest.raises(UserError) as caught:
         next(iter(stream.batches(0, 1)))
     sentence = str(caught.value)
-    assert sentence.startswith(
-        f"sample {entry.key}.cond.png in {damaged / shard} cannot be used: is no readable picture"
-    )
+    assert sentence.startswith(f"sample {member.name} in {damaged / member.shard} cannot be used: has other bytes")
     assert sentence.endswith(f"`refiner-ds verify {damaged}` lists all that is broken.")
 
 
 def test_few_shards_are_open_at_once_however_many_there_are(shards, monkeypatch):
     monkeypatch.setattr(stream, "OPEN_SHARDS", 2)
     split = Split.of(read_index(shards), "train", shards, BUCKETS, 0)
-    assert len({shard for shard, _ in split.samples}) > 2
+    assert len(set(split.index.records["shard"][split.rows])) > 2
     before = len(os.listdir("/dev/fd"))
     for number in [*range(len(split)), *reversed(range(len(split)))]:
-        assert split.native(number).keys == (split.samples[number][1].key,)
+        assert split.native(number).keys == (split.key(number),)
         assert len(os.listdir("/dev/fd")) <= before + 2
 
 
@@ -173,11 +174,40 @@ def test_shards_that_end_early_or_are_gone_are_named(shards, tmp_path):
     folder = tmp_path / "shards"
     shutil.copytree(shards, folder)
     split = Split.of(read_index(folder), "val", folder, BUCKETS, 0)
-    shard, entry = split.samples[0]
-    _, offset, size = entry.members["gt"]
+    key, (shard, _, offset, size, _) = split.key(0), split.index.member(split.rows[0], "gt")
     os.truncate(folder / shard, offset + 100)
-    with pytest.raises(UserError, match=rf"{entry.key}.gt.png in {folder / shard} .* ends after 100 of {size} bytes"):
+    with pytest.raises(UserError, match=rf"{key}.gt.png in {folder / shard} .* ends after 100 of {size} bytes"):
         split.native(0)
     (folder / shard).unlink()
-    with pytest.raises(UserError, match=rf"{entry.key}.render.png in {folder / shard} cannot be used: .*No such file"):
+    with pytest.raises(UserError, match=rf"{key}.render.png in {folder / shard} cannot be used: .*No such file"):
         Split.of(read_index(folder), "val", folder, BUCKETS, 0).native(0)
+
+
+def test_a_broken_sample_is_replaced_by_one_of_its_bucket_and_told(shards, tmp_path):
+    """By the same one whatever workers and ranks there are; the other samples stay as they were."""
+    folder = shutil.copytree(shards, tmp_path / "shards")
+    index = read_index(folder)
+    row = int(index.rows("train")[5])
+    member = index.member(row, "gt")
+    with (folder / member.shard).open("r+b") as file:
+        file.seek(member.offset + member.size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+    with pytest.raises(UserError, match=rf"{member.name} in .*{member.shard} cannot be used: has other bytes"):
+        list(stream_of(folder).batches(0, STEPS))
+    whole = list(stream_of(shards).batches(0, STEPS))
+    for workers in (0, 1):
+        found = list(stream_of(folder, workers, replaces=True).batches(0, STEPS))
+        met = 0
+        for before, after in zip(whole, found, strict=True):
+            assert before.positions == after.positions
+            for place, key in enumerate(before.keys):
+                if key == index.key(row):
+                    met += 1
+                    assert after.keys[place] != key and after.render[place].shape == before.render[place].shape
+                else:
+                    assert after.keys[place] == key and torch.equal(after.gt[place], before.gt[place])
+            assert len(after.replaced) == before.keys.count(index.key(row))
+            assert all(member.name in sentence for sentence in after.replaced)
+        assert met

@@ -11,6 +11,7 @@ from PIL import Image
 
 from refiner_ds.checkpoint.export import read_master_weights
 from refiner_ds.cli import main
+from refiner_ds.data.index import read_index
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from tests.train.launch import REPO, accelerate, deepspeed, kill_once, losses, start, torchrun
 
@@ -238,3 +239,24 @@ def test_an_export_takes_the_base_from_where_it_is_now_and_only_the_one_that_was
     assert main(["export", str(checkpoint), str(tmp_path / "mixed"), *base]) == 2
     assert "was trained from other weights than the base" in capsys.readouterr().err
     assert not (tmp_path / "mixed").exists()
+
+
+@pytest.mark.parametrize("num_broken", [1, 2])
+def test_broken_samples_are_replaced_told_and_counted_until_there_are_too_many(flags, shards, tmp_path, num_broken):
+    damaged = shutil.copytree(shards, tmp_path / "shards")
+    index = read_index(damaged)
+    members = [index.member(int(row), "render") for row in index.rows("train")[3 : 3 + num_broken]]
+    for member in members:
+        with (damaged / member.shard).open("r+b") as file:
+            file.seek(member.offset)
+            file.write(b"broken")
+    own = {"--shards": damaged, "--output_dir": tmp_path / "run", "--deepspeed_config": ZERO2, "--max_train_steps": 6}
+    done = start(torchrun(), {**flags, **own, "--max_bad_samples": 1, "--logging_steps": 6})
+    assert all(f"replaced: sample {member.name} in " in done.stdout for member in members), done.stdout[-3000:]
+    if num_broken == 1:
+        assert done.returncode == 0, done.stdout[-3000:]
+        lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+        assert [line["train/bad_samples"] for line in lines if "train/bad_samples" in line][-1] == 1
+    else:
+        assert done.returncode != 0
+        assert "2 broken samples are more than --max_bad_samples 1" in done.stdout

@@ -1,0 +1,43 @@
+"""What a remote place of files has to be able to do; each call is one attempt, which `retry` repeats."""
+
+from collections.abc import Iterator
+from typing import Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+
+class Source(Protocol):
+    """Files below one URL. Instances can be sent to other processes, and used by several threads."""
+
+    has_ranges: bool | None
+    """Whether the server sends parts of a file when asked for them; None until it was asked."""
+
+    def label(self, name: str) -> str:
+        """The address of a file, for people: without credentials."""
+
+    def whole(self, name: str) -> bytes:
+        """All of a file.
+
+        Raises:
+            Transient: it may work the next time.
+            Refused: it will not.
+        """
+
+    def stream(self, name: str, first: int, size: int) -> Iterator[bytes]:
+        """The bytes first, first + 1, ... of a file: `size` at most, fewer where the connection ended early.
+
+        Raises:
+            Transient: it may work the next time.
+            Refused: it will not.
+        """
+
+
+def without_credentials(url: str) -> str:
+    """A URL that may be shown: without user, password, and the query, which holds the signature of a signed one."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def below(url: str, name: str) -> str:
+    """The URL of a file below another, whose query (a signature, say) it keeps."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc, f"{parts.path.rstrip('/')}/{name}", parts.query, ""))
