@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 BUCKETS = "1.5:640x480,3.66:1917x512"
 """The two aspect buckets of GaussianRefiner: key (nearest W/H), then width x height in pixels."""
@@ -62,8 +62,8 @@ class Pack:
     """What to pack, as [NAME=]PATH[@WEIGHT]: a manifest of any form that shards/README.md tells, or a folder."""
     out: Out
     """Folder to write the shards and index.json into; must not exist or be empty."""
-    add: tuple[str, ...] = ()
-    """Further manifests for the same shards, each as [NAME=]PATH[@WEIGHT]; weights are kept in the index."""
+    add: UseAppendAction[tuple[str, ...]] = ()
+    """A further manifest for the same shards, as [NAME=]PATH[@WEIGHT]; may be given again and again."""
     val: str | None = None
     """Held out for validation: a number of samples, or a share such as 5%. Where not given, what the manifest itself
     holds out, else 10."""

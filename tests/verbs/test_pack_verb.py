@@ -15,14 +15,17 @@ def test_several_manifests_become_one_data_set(dataset, tmp_path, capsys):
     first = dataset(tmp_path / "first", [(64, 48)] * 5)
     second = dataset(tmp_path / "second", [(64, 48)] * 4, seed=1)
     out = tmp_path / "out"
-    assert pack(f"kitti={first}", out, "--add", f"{second.parent}@2.5", "--val", "20%", "--split", "random") == 0
+    third = dataset(tmp_path / "third", [(64, 48)], seed=2)
+    added = ["--add", f"{second.parent}@2.5", "--add", third]
+    assert pack(f"kitti={first}", out, *added, "--val", "20%", "--split", "random") == 0
     index = read_index(out)
-    assert [(one.name, one.weight, one.samples) for one in index.datasets] == [("kitti", 1.0, 5), ("second", 2.5, 4)]
-    assert (len(index.rows("train")), len(index.rows("val"))) == (7, 2)
+    found = [(one.name, one.weight, one.samples) for one in index.datasets]
+    assert found == [("kitti", 1.0, 5), ("second", 2.5, 4), ("manifest", 1.0, 1)]
+    assert (len(index.rows("train")), len(index.rows("val"))) == (8, 2)
     printed = capsys.readouterr().out
-    assert "train: 7 samples in 1 shards, " in printed and "val: 2 samples in 1 shards, " in printed
+    assert "train: 8 samples in 1 shards, " in printed and "val: 2 samples in 1 shards, " in printed
     assert re.search(r"^second: 4 samples, \d of them held out, weight 2.5$", printed, re.MULTILINE)
-    assert re.search(r"^9 samples, 0\.\d MB in \d+\.\d s \(\d+\.\d samples/s, \d+\.\d MB/s\)$", printed, re.MULTILINE)
+    assert re.search(r"^10 samples, 0\.\d MB in \d+\.\d s \(\d+\.\d samples/s, \d+\.\d MB/s\)$", printed, re.MULTILINE)
     assert f"shards and index in {out}, digest {index.digest}" in printed
 
 
