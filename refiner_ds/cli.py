@@ -13,7 +13,7 @@ from typing import Any
 import tyro
 
 from refiner_ds import __version__
-from refiner_ds.config import verbs
+from refiner_ds.config import training, verbs
 from refiner_ds.config.known import require_known_flags
 from refiner_ds.errors import UserError
 
@@ -23,7 +23,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "pack": (verbs.Pack, "refiner_ds.verbs.pack"),
     "verify": (verbs.Verify, "refiner_ds.verbs.verify"),
     "index": (verbs.Index, "refiner_ds.verbs.index"),
-    "train": (verbs.Train, "refiner_ds.train.run"),
+    "train": (training.Train, "refiner_ds.train.run"),
     "export": (verbs.Export, "refiner_ds.verbs.export"),
     "import-legacy": (verbs.ImportLegacy, "refiner_ds.verbs.import_legacy"),
     "repair": (verbs.Repair, "refiner_ds.verbs.repair"),

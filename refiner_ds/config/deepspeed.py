@@ -9,7 +9,7 @@ from typing import Any, Literal
 from refiner_ds.config.auto import AUTO, owned, refuse, require_no_autos
 from refiner_ds.config.optimizer import OptimizerChoice, take_optimizer
 from refiner_ds.config.scheduler import ScheduleChoice, peak_rate, take_schedule
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.errors import UserError
 
 Precision = Literal["no", "fp16", "bf16"]

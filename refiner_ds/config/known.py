@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from tyro.conf import Positional
 
 from refiner_ds.config.refused import REFUSED
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.errors import UserError
 
 FLAG = re.compile(r"--?[A-Za-z][^=]*")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.errors import UserError
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refiner_ds.config.auto import AUTO, refuse, require_no_autos, take_section
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.errors import UserError
 
 TYPES = ("AdamW", "Adam", "SGD", "Adagrad", "RMSprop", "NAdam", "RAdam", "Adamax")

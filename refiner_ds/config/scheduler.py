@@ -6,7 +6,7 @@ from typing import Any
 
 from refiner_ds.config.auto import AUTO, owned, refuse, require_no_autos, take_section
 from refiner_ds.config.limits import LIMITS
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.errors import UserError
 
 _WARMUP = {"warmup_num_steps": 1000, "warmup_type": "log"}

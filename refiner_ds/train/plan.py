@@ -8,7 +8,7 @@ from typing import Any
 from refiner_ds.checkpoint.layout import Checkpoint
 from refiner_ds.config.deepspeed import Resolved, read_json, resolve
 from refiner_ds.config.limits import check_limits
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.data.images import parse_buckets
 from refiner_ds.data.index import Index, read_index
 from refiner_ds.data.order import Order

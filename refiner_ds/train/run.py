@@ -15,7 +15,7 @@ import torch
 from refiner_ds import __version__
 from refiner_ds.checkpoint import store
 from refiner_ds.checkpoint.layout import name_of
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.data.images import Bucket
 from refiner_ds.data.stream import Split, Stream
 from refiner_ds.errors import UserError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from refiner_ds.config.deepspeed import read_json, resolve
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.errors import UserError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "ds_configs").glob("*.json"))

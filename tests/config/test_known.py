@@ -8,7 +8,7 @@ import tyro
 from refiner_ds.cli import VERBS, main
 from refiner_ds.config.known import flags_of, require_known_flags
 from refiner_ds.config.refused import REFUSED
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.errors import UserError
 
 

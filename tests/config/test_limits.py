@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from refiner_ds.config.limits import LIMITS, check_limits
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.errors import UserError
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from refiner_ds.config.deepspeed import resolve
 from refiner_ds.config.optimizer import REFUSED, TYPES
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.errors import UserError
 
 ADAM = {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 1e-2}

@@ -6,7 +6,7 @@ import pytest
 
 from refiner_ds.config.deepspeed import resolve
 from refiner_ds.config.scheduler import DEEPSPEED, PEAK, REFUSED, TORCH
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.errors import UserError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refiner_ds.config.verbs import BUCKETS
+from refiner_ds.config.training import BUCKETS
 from refiner_ds.data.images import Bucket, PictureError, bucket_of, crop, decode, extension_of, parse_buckets
 from refiner_ds.errors import UserError
 

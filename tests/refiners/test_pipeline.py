@@ -260,6 +260,12 @@ def test_what_does_not_fit_together_is_told_in_one_sentence(pipeline, pictures, 
         pipeline(*map(picture, arguments), **options)
 
 
+def test_an_index_is_not_pushed_without_the_code_that_it_names(pipeline, tmp_path):
+    with pytest.raises(ValueError, match=r"push with save_pretrained instead"):
+        pipeline.save_config(tmp_path, push_to_hub=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_of_a_later_format_is_refused(pipeline):
     parts = {name: part for name, part in pipeline.components.items() if not isinstance(part, (int, float))}
     with pytest.raises(ValueError, match="format 2 and this code knows formats up to 1; upgrade"):

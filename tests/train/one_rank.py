@@ -13,7 +13,7 @@ from torch import nn
 
 from refiner_ds.checkpoint.export import read_master_weights
 from refiner_ds.config.deepspeed import resolve
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.train.engine import Engine, start_process_group
 from refiner_ds.world import World
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from refiner_ds.config.verbs import Train
+from refiner_ds.config.training import Train
 from refiner_ds.errors import UserError
 from refiner_ds.train.plan import make_plan
 from refiner_ds.world import World

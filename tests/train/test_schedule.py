@@ -9,7 +9,7 @@ from deepspeed.runtime import lr_schedules
 from diffusers.optimization import get_scheduler
 
 from refiner_ds.config.scheduler import DEEPSPEED, PEAK, TORCH, ScheduleChoice
-from refiner_ds.config.verbs import SchedulerName
+from refiner_ds.config.training import SchedulerName
 from refiner_ds.errors import UserError
 from refiner_ds.train.schedule import Schedule, make_schedule
 

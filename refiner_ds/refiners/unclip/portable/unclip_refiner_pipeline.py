@@ -97,7 +97,13 @@ class UnclipRefinerPipeline(DiffusionPipeline):
         self.encoders = Encoders(self)
 
     def save_config(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Writes model_index.json and, beside it, the code that it names: so the folder loads without refiner_ds."""
+        """Writes model_index.json and, beside it, the code that it names: so the folder loads without refiner_ds.
+
+        Raises:
+            ValueError: it is to be pushed, which would leave the code behind.
+        """
+        if push_to_hub:
+            raise ValueError("save_config pushes model_index.json without its code; push with save_pretrained instead.")
         super().save_config(save_directory, **kwargs)
         here = Path(__file__)
         for name in SOURCES:
