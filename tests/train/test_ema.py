@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
 from refiner_ds.checkpoint.export import has_average, read_averaged_weights, read_master_weights
 from refiner_ds.cli import main
+from refiner_ds.data.index import read_index
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.train.ema import SWAPPED_AT_ONCE, Ema
 from tests.train.launch import REPO, losses, start, torchrun
@@ -129,3 +132,19 @@ def test_an_update_that_is_skipped_does_not_count(stage):
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["updates"] == 3 and told["skipped"] == 1 and told["difference"] < 1e-6
+
+
+@pytest.mark.slow
+def test_a_rank_that_fails_in_validation_ends_the_run_at_once_and_says_why(flags, shards, tmp_path):
+    damaged = shutil.copytree(shards, tmp_path / "shards")
+    index = read_index(damaged)
+    member = index.member(int(index.rows("val")[1]), "gt")  # rank 1 repairs it, and rank 0 waits for its sums
+    with (damaged / member.shard).open("r+b") as file:
+        file.seek(member.offset)
+        file.write(b"broken")
+    own = {"--shards": damaged, "--output_dir": tmp_path / "run", "--max_train_steps": 1, "--timeout_minutes": 3}
+    config = REPO / "ds_configs" / "zero2_bf16.json"
+    started = time.monotonic()
+    done = start(torchrun(), {**flags, **own, "--deepspeed_config": config})
+    assert done.returncode != 0 and f"{member.name} in " in done.stdout and "cannot be used" in done.stdout
+    assert time.monotonic() - started < 150, "it waited for the timeout of its collectives"
