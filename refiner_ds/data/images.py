@@ -1,12 +1,11 @@
-"""Pictures: what counts as one, how it becomes RGB, its aspect bucket and its crop. Knows no shard and no tensor."""
+"""Pictures: what counts as one, how it becomes RGB, and its crop. Knows no shard and no tensor."""
 
 import io
-import math
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from refiner_ds.data.buckets import Bucket
 from refiner_ds.errors import UserError
 
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
@@ -15,55 +14,6 @@ EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
 class PictureError(UserError):
     """A picture that cannot be used, and why; whoever holds its name says it."""
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """An aspect bucket: pictures whose W/H is nearest to `key` are resized to `width` x `height` pixels."""
-
-    key: float
-    width: int
-    height: int
-
-    def __str__(self) -> str:
-        return f"{self.width}x{self.height}"
-
-
-def parse_buckets(text: str) -> tuple[Bucket, ...]:
-    """Reads "KEY:WIDTHxHEIGHT,..." as in the flag --buckets.
-
-    Raises:
-        UserError: the text has another form, a bucket is higher than wide (crops are squares of the height), or two
-            have one key.
-    """
-    buckets = []
-    for part in text.split(","):
-        key, _, size = part.partition(":")
-        try:
-            width, height = map(int, size.split("x"))
-            bucket = Bucket(float(key), width, height)
-        except ValueError as error:
-            raise UserError(
-                f"--buckets '{part}' is no KEY:WIDTHxHEIGHT, so pictures cannot be sized; write e.g. 1.5:640x480."
-            ) from error
-        if not (0 < bucket.key < math.inf and min(width, height) > 0):
-            raise UserError(
-                f"--buckets '{part}' has a number that is not positive, so pictures cannot be sized; "
-                "write e.g. 1.5:640x480."
-            )
-        if height > width:
-            raise UserError(
-                f"--buckets '{part}' is higher than wide, and crops are squares of the height; give WIDTH >= HEIGHT."
-            )
-        buckets.append(bucket)
-    if len({bucket.key for bucket in buckets}) < len(buckets):
-        raise UserError(f"--buckets '{text}' gives two buckets one key, so one of them stays empty; give each its own.")
-    return tuple(buckets)
-
-
-def bucket_of(width: int, height: int, buckets: tuple[Bucket, ...]) -> int:
-    """Index of the bucket whose key is nearest to width/height; the first of equally near ones."""
-    return min(range(len(buckets)), key=lambda i: abs(buckets[i].key - width / height))
 
 
 def decode(content: bytes) -> Image.Image:
@@ -114,10 +64,10 @@ def crop(picture: Image.Image, bucket: Bucket, x: int) -> np.ndarray:
     """Resizes to the bucket with Lanczos and cuts the square of its height that starts x pixels from the left.
 
     Returns:
-        (3, height, height) uint8 RGB.
+        (height, height, 3) uint8 RGB.
     """
     whole = picture.resize((bucket.width, bucket.height), Image.Resampling.LANCZOS)
-    return to_array(whole.crop((x, 0, x + bucket.height, bucket.height)))
+    return np.asarray(whole.crop((x, 0, x + bucket.height, bucket.height)))
 
 
 def to_array(picture: Image.Image) -> np.ndarray:

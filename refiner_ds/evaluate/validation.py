@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from refiner_ds.data.stream import Split
+from refiner_ds.data.samples import Samples
+from refiner_ds.data.stream import whole
 from refiner_ds.evaluate.pictures import side_by_side
 from refiner_ds.evaluate.repairs import METRICS, repair_all
 from refiner_ds.refiners.protocol import Refiner, Sampling
@@ -18,7 +19,7 @@ PICTURES = 4
 
 def validate(
     refiner: Refiner,
-    split: Split,
+    held_out: Samples,
     world: World,
     sampling: Sampling,
     seed: int,
@@ -35,7 +36,7 @@ def validate(
     network = refiner.network
     network.eval()
     sums = torch.zeros(2 * len(METRICS), dtype=torch.float64, device=device)
-    samples = (split.native(i) for i in world.share(len(split)))
+    samples = (whole(held_out, i) for i in world.share(len(held_out)))
     for repaired in repair_all(refiner, samples, sampling, seed):
         figures = [repaired.repaired_metrics[n] for n in METRICS] + [repaired.render_metrics[n] for n in METRICS]
         sums += torch.tensor(figures, dtype=torch.float64, device=device)
@@ -43,6 +44,6 @@ def validate(
             folder.mkdir(parents=True, exist_ok=True)
             side_by_side(repaired).save(folder / f"{repaired.batch.keys[0]}.png")
     network.train()
-    values = (sum_over_ranks(sums) / len(split)).tolist()
+    values = (sum_over_ranks(sums) / len(held_out)).tolist()
     names = [f"val/{name}" for name in METRICS] + [f"val/render_{name}" for name in METRICS]
     return dict(zip(names, values, strict=True)), sorted(folder.glob("*.png"))

@@ -9,10 +9,10 @@ from refiner_ds.checkpoint.layout import Checkpoint
 from refiner_ds.config.deepspeed import Resolved, read_json, resolve
 from refiner_ds.config.limits import check_limits
 from refiner_ds.config.training import Train
-from refiner_ds.data.images import parse_buckets
-from refiner_ds.data.index import Index, read_index
+from refiner_ds.data.buckets import parse_buckets
 from refiner_ds.data.order import Order
-from refiner_ds.data.stream import Split
+from refiner_ds.data.samples import Samples
+from refiner_ds.data.shards import Shards, open_shards
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.unclip.options import Adaptation
 from refiner_ds.train.folder import checkpoint_to_resume, require_own
@@ -29,8 +29,8 @@ class Plan:
     flags: Train
     world: World
     resolved: Resolved
-    index: Index
-    split: Split
+    shards: Shards
+    samples: Samples
     order: Order
     times: Times
     checkpoint: Checkpoint | None
@@ -38,14 +38,14 @@ class Plan:
     schedule: Schedule
 
     @property
-    def shards(self) -> dict[str, Any]:
+    def optimizer_cut(self) -> dict[str, Any]:
         """What decides how the optimizer is cut over the ranks, and so which checkpoints can be continued."""
-        return _shards(self.flags, self.resolved, self.world)
+        return _optimizer_cut(self.flags, self.resolved, self.world)
 
     @property
     def identity(self) -> dict[str, Any]:
         """What makes two commands the same run."""
-        return _identity(self.flags, self.index, self.resolved)
+        return _identity(self.flags, self.shards.index.digest, self.resolved)
 
     @property
     def adaptation(self) -> Adaptation:
@@ -67,21 +67,21 @@ def make_plan(flags: Train, world: World) -> Plan:
     check_limits(flags)
     resolved = resolve(read_json(Path(path)), flags, world.size)
     require_sound(resolved.optimizer)
-    index = read_index(flags.shards)
+    shards = open_shards(str(flags.shards))
     buckets, replaces = parse_buckets(flags.buckets), flags.max_bad_samples > 0
-    split = Split.of(index, "train", flags.shards, buckets, flags.seed, flags.random_flip, replaces)
-    order = split.order(resolved.global_batch_size, flags.shuffle_window_shards, flags.lanes)
-    if len(split) < resolved.global_batch_size:
+    samples = Samples.of(shards, "train", buckets, flags.seed, flags.random_flip, replaces)
+    order = samples.order(resolved.global_batch_size, flags.shuffle_window_shards, flags.lanes)
+    if len(samples) < resolved.global_batch_size:
         raise UserError(
-            f"shards {flags.shards} hold {len(split)} training samples and one global batch takes "
+            f"shards {flags.shards} hold {len(samples)} training samples and one global batch takes "
             f"{resolved.global_batch_size} (micro-batch {resolved.micro_batch_size} x accumulation "
             f"{resolved.accumulation_steps} x {world.size} ranks), so it would hold a sample twice; "
             "lower --gradient_accumulation_steps or --train_batch_size."
         )
-    identity = _identity(flags, index, resolved)
+    identity = _identity(flags, shards.index.digest, resolved)
     require_own(flags.output_dir, identity)
     checkpoint = checkpoint_to_resume(
-        flags.output_dir, flags.resume_from_checkpoint, _shards(flags, resolved, world), identity
+        flags.output_dir, flags.resume_from_checkpoint, _optimizer_cut(flags, resolved, world), identity
     )
     last = order.steps_of(flags.num_train_epochs) if flags.max_train_steps is None else flags.max_train_steps
     times = Times(
@@ -89,17 +89,17 @@ def make_plan(flags: Train, world: World) -> Plan:
         last=last,
         logging=flags.logging_steps,
         checkpointing=flags.checkpointing_steps,
-        validation=order.steps_of(flags.validation_epochs) if index.rows("val").size else 0,
+        validation=order.steps_of(flags.validation_epochs) if shards.index.rows("val").size else 0,
     )
     peak = resolved.learning_rate * (resolved.global_batch_size if flags.scale_lr else 1)
     schedule = make_schedule(resolved.schedule, peak, times.last)
-    return Plan(flags, world, resolved, index, split, order, times, checkpoint, peak, schedule)
+    return Plan(flags, world, resolved, shards, samples, order, times, checkpoint, peak, schedule)
 
 
-def _identity(flags: Train, index: Index, resolved: Resolved) -> dict[str, Any]:
+def _identity(flags: Train, digest: str, resolved: Resolved) -> dict[str, Any]:
     base = flags.pretrained_model_name_or_path
     return {
-        "shards_digest": index.digest,
+        "shards_digest": digest,
         # one folder is one base however its path is written; export reads it here too, wherever that is started
         "pretrained_model_name_or_path": str(Path(base).resolve()) if Path(base).is_dir() else base,
         "revision": flags.revision,
@@ -117,7 +117,7 @@ def _adaptation(flags: Train) -> Adaptation:
     return Adaptation(flags.trainable, flags.lora_rank, flags.prediction_type, flags.rescale_betas_zero_snr, flags.seed)
 
 
-def _shards(flags: Train, resolved: Resolved, world: World) -> dict[str, Any]:
+def _optimizer_cut(flags: Train, resolved: Resolved, world: World) -> dict[str, Any]:
     return {
         "num_ranks": world.size,
         "precision": resolved.precision,

@@ -16,8 +16,9 @@ from refiner_ds import __version__
 from refiner_ds.checkpoint import store
 from refiner_ds.checkpoint.layout import name_of
 from refiner_ds.config.training import Train
-from refiner_ds.data.images import Bucket
-from refiner_ds.data.stream import Split, Stream
+from refiner_ds.data.buckets import Bucket
+from refiner_ds.data.samples import Samples
+from refiner_ds.data.stream import Stream
 from refiner_ds.errors import UserError
 from refiner_ds.evaluate.validation import validate
 from refiner_ds.folders import require_folder
@@ -53,7 +54,7 @@ def run(flags: Train) -> None:
         refiner = UnclipRefiner(flags.pretrained_model_name_or_path, flags.revision, flags.variant, plan.adaptation)
         sampling = refiner.sampling(flags.validation_steps, flags.validation_guidance_scale)
         _require_base(plan, refiner)
-        _require_crops(plan.split.buckets, refiner.crop_factor)
+        _require_crops(plan.samples.buckets, refiner.crop_factor)
         require_folder(flags.output_dir)
         if world.is_main:
             hold(flags.output_dir)
@@ -107,7 +108,7 @@ def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling) -> None:
     _say_header(console, plan, device)
     hooks = _hooks(plan, refiner, engine, sampling, console, journal)
     stream = Stream(
-        plan.split,
+        plan.samples,
         plan.order,
         plan.resolved.micro_batch_size,
         world.rank,
@@ -146,10 +147,10 @@ def _hooks(
     flags, world = plan.flags, plan.world
     facts = {
         **plan.identity,
-        **plan.shards,
+        **plan.optimizer_cut,
         BASE: refiner.base_fingerprint,
     }
-    held_out = Split.of(plan.index, "val", flags.shards, plan.split.buckets, flags.seed)
+    held_out = Samples.of(plan.shards, "val", plan.samples.buckets, flags.seed)
 
     def log(step: int, metrics: dict[str, float]) -> None:
         console.step(step, metrics)
@@ -213,7 +214,7 @@ def _say_header(console: Console, plan: Plan, device: torch.device) -> None:
     console.say(
         f"{plan.world.size} x {name}, ZeRO-{resolved.stage}, precision {resolved.precision}: global batch "
         f"{resolved.global_batch_size} = {resolved.micro_batch_size} x {resolved.accumulation_steps} accumulated x "
-        f"{plan.world.size} ranks; {len(plan.split)} training samples, steps {times.first} to {times.last}"
+        f"{plan.world.size} ranks; {len(plan.samples)} training samples, steps {times.first} to {times.last}"
     )
     if resolved.stage == 2 and resolved.accumulation_steps > 2 and plan.world.size > 1:
         console.say(
@@ -223,7 +224,7 @@ def _say_header(console: Console, plan: Plan, device: torch.device) -> None:
     for bucket, count in plan.order.samples_by_bucket.items():
         if count < resolved.global_batch_size:
             console.say(
-                f"note: bucket {plan.split.buckets[bucket]} has {count} samples, fewer than a global batch; its "
+                f"note: bucket {plan.samples.buckets[bucket]} has {count} samples, fewer than a global batch; its "
                 "batches repeat samples"
             )
     if plan.checkpoint:

@@ -7,9 +7,10 @@ from typing import Any
 
 from refiner_ds.batch import Batch
 from refiner_ds.config.verbs import Evaluate
-from refiner_ds.data.index import read_index
 from refiner_ds.data.manifest import Sample, read_manifest
-from refiner_ds.data.stream import Split
+from refiner_ds.data.samples import Samples
+from refiner_ds.data.shards import open_shards
+from refiner_ds.data.stream import whole
 from refiner_ds.errors import UserError
 from refiner_ds.evaluate.pictures import sheet
 from refiner_ds.evaluate.repairs import means, repair_all
@@ -68,12 +69,12 @@ def _samples(options: Evaluate, tell: Callable[[str, int, int], None]) -> tuple[
             for i, sample in enumerate(samples)
         )
     if options.shards and not options.manifest:
-        split = Split.of(read_index(options.shards), "val", options.shards, (), options.seed)
-        if not len(split):
+        held_out = Samples.of(open_shards(str(options.shards)), "val", (), options.seed)
+        if not len(held_out):
             raise UserError(
                 f"--shards {options.shards} have no validation split, so nothing is held out; pack with --val N."
             )
-        return len(split), (split.native(i) for i in range(len(split)))
+        return len(held_out), (whole(held_out, i) for i in range(len(held_out)))
     raise UserError("evaluate takes either --manifest or --shards; give one of the two.")
 
 

@@ -12,12 +12,14 @@ import webdataset
 from PIL import Image
 
 from refiner_ds.cli import main
+from refiner_ds.data.buckets import parse_buckets
 from refiner_ds.data.foreign import list_tars
-from refiner_ds.data.images import parse_buckets
 from refiner_ds.data.index import read_index
 from refiner_ds.data.manifest import VIEWS, read_manifest
 from refiner_ds.data.packing import look
-from refiner_ds.data.stream import Split
+from refiner_ds.data.samples import Samples
+from refiner_ds.data.shards import open_shards
+from refiner_ds.data.stream import whole
 from refiner_ds.data.verify import looks_of, verify
 from refiner_ds.errors import UserError
 
@@ -78,9 +80,9 @@ def test_what_webdataset_wrote_is_read(samples, tmp_path, capsys):
     found = read_index(tmp_path)
     assert [found.key(row) for row in found.rows("val")] == list(samples)[-3:]
     assert found.made_by == "index" and [(d.name, d.samples) for d in found.datasets] == [("tars", COUNT)]
-    split = Split.of(found, "val", tmp_path, parse_buckets("1.0:64x64"), 0)
+    held_out = Samples.of(open_shards(str(tmp_path)), "val", parse_buckets("1.0:64x64"), 0)
     expected = np.asarray(Image.open(io.BytesIO(samples[list(samples)[-1]]["gt"]))).transpose(2, 0, 1)
-    assert np.array_equal(split.native(2).gt[0].numpy(), expected)
+    assert np.array_equal(whole(held_out, 2).gt[0].numpy(), expected)
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

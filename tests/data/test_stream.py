@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from refiner_ds.batch import Batch
-from refiner_ds.data import stream
-from refiner_ds.data.images import parse_buckets
+from refiner_ds.data import shards as shards_room
+from refiner_ds.data.buckets import parse_buckets
 from refiner_ds.data.index import read_index
 from refiner_ds.data.manifest import VIEWS, read_manifest
-from refiner_ds.data.order import Draw
-from refiner_ds.data.stream import Split, Stream
+from refiner_ds.data.samples import Samples
+from refiner_ds.data.shards import open_shards
+from refiner_ds.data.stream import Stream, whole
 from refiner_ds.errors import UserError
 
 BUCKETS = parse_buckets("1.0:64x64,1.5:96x64")
@@ -26,9 +27,9 @@ STEPS = 6
 def stream_of(
     folder, workers=0, micro_batch_size=2, rank=0, num_ranks=1, seed=3, random_flip=False, replaces=False
 ) -> Stream:
-    split = Split.of(read_index(folder), "train", folder, BUCKETS, seed, random_flip, replaces)
-    order = split.order(GLOBAL_BATCH_SIZE)
-    return Stream(split, order, micro_batch_size, rank, num_ranks, workers)
+    samples = Samples.of(open_shards(str(folder)), "train", BUCKETS, seed, random_flip, replaces)
+    order = samples.order(GLOBAL_BATCH_SIZE)
+    return Stream(samples, order, micro_batch_size, rank, num_ranks, workers)
 
 
 def assert_equal(first: list[Batch], second: list[Batch]) -> None:
@@ -117,21 +118,14 @@ def test_all_views_are_cut_at_one_place_that_varies(dataset, pack_dataset, tmp_p
 
 
 def test_a_held_out_sample_is_read_at_its_own_size(shards, manifest):
-    split = Split.of(read_index(shards), "val", shards, BUCKETS, 0)
-    assert len(split) == 4
+    samples = Samples.of(open_shards(str(shards)), "val", BUCKETS, 0)
+    assert len(samples) == 4
     for number, sample in enumerate(read_manifest(manifest)[-4:]):
-        batch = split.native(number)
+        batch = whole(samples, number)
         assert batch.positions == (number,) and batch.keys == (f"{20 + number:08d}",)
         for view in VIEWS:
             expected = np.asarray(Image.open(sample.files[view])).transpose(2, 0, 1)
             assert np.array_equal(getattr(batch, view)[0].numpy(), expected)
-
-
-def test_a_draw_can_be_read_by_itself(shards, batches):
-    split = stream_of(shards).split
-    draw = stream_of(shards).order.global_batch(0)[1]
-    assert isinstance(draw, Draw)
-    assert torch.equal(split[draw].gt[0], batches[0].gt[1])
 
 
 @pytest.fixture
@@ -152,7 +146,7 @@ def damaged(shards, tmp_path):
 def test_a_damaged_sample_is_named_with_its_shard(damaged, workers):
     stream = stream_of(damaged, workers)
     draw = stream.order.global_batch(0)[0]
-    member = stream.split.index.member(stream.split.rows[draw.sample], "cond")
+    member = stream.samples.shards.index.member(stream.samples.rows[draw.sample], "cond")
     with pytest.raises(UserError) as caught:
         next(iter(stream.batches(0, 1)))
     sentence = str(caught.value)
@@ -161,26 +155,26 @@ def test_a_damaged_sample_is_named_with_its_shard(damaged, workers):
 
 
 def test_few_shards_are_open_at_once_however_many_there_are(shards, monkeypatch):
-    monkeypatch.setattr(stream, "OPEN_SHARDS", 2)
-    split = Split.of(read_index(shards), "train", shards, BUCKETS, 0)
-    assert len(set(split.index.records["shard"][split.rows])) > 2
+    monkeypatch.setattr(shards_room, "OPEN_SHARDS", 2)
+    samples = Samples.of(open_shards(str(shards)), "train", BUCKETS, 0)
+    assert len(set(samples.shards.index.records["shard"][samples.rows])) > 2
     before = len(os.listdir("/dev/fd"))
-    for number in [*range(len(split)), *reversed(range(len(split)))]:
-        assert split.native(number).keys == (split.key(number),)
+    for number in [*range(len(samples)), *reversed(range(len(samples)))]:
+        assert whole(samples, number).keys == (samples.key(number),)
         assert len(os.listdir("/dev/fd")) <= before + 2
 
 
 def test_shards_that_end_early_or_are_gone_are_named(shards, tmp_path):
     folder = tmp_path / "shards"
     shutil.copytree(shards, folder)
-    split = Split.of(read_index(folder), "val", folder, BUCKETS, 0)
-    key, (shard, _, offset, size, _) = split.key(0), split.index.member(split.rows[0], "gt")
+    samples = Samples.of(open_shards(str(folder)), "val", BUCKETS, 0)
+    key, (shard, _, offset, size, _) = samples.key(0), samples.shards.index.member(samples.rows[0], "gt")
     os.truncate(folder / shard, offset + 100)
     with pytest.raises(UserError, match=rf"{key}.gt.png in {folder / shard} .* ends after 100 of {size} bytes"):
-        split.native(0)
+        whole(samples, 0)
     (folder / shard).unlink()
     with pytest.raises(UserError, match=rf"{key}.render.png in {folder / shard} cannot be used: .*No such file"):
-        Split.of(read_index(folder), "val", folder, BUCKETS, 0).native(0)
+        whole(Samples.of(open_shards(str(folder)), "val", BUCKETS, 0), 0)
 
 
 def test_a_broken_sample_is_replaced_by_one_of_its_bucket_and_told(shards, tmp_path):

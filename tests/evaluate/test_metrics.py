@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from refiner_ds.batch import Batch
-from refiner_ds.data.images import parse_buckets
-from refiner_ds.data.index import read_index
-from refiner_ds.data.stream import Split
+from refiner_ds.data.buckets import parse_buckets
+from refiner_ds.data.samples import Samples
+from refiner_ds.data.shards import open_shards
 from refiner_ds.evaluate.metrics import CEILING_DB, compare
 from refiner_ds.evaluate.repairs import means, repair_all
 from refiner_ds.evaluate.validation import validate
@@ -56,7 +56,7 @@ def test_the_means_are_those_of_the_samples():
 
 
 def test_ranks_together_validate_every_held_out_sample_once(shards, tmp_path):
-    split = Split.of(read_index(shards), "val", shards, parse_buckets("1.0:64x64"), 0)
+    held_out = Samples.of(open_shards(str(shards)), "val", parse_buckets("1.0:64x64"), 0)
     sums = []
 
     def collect(values):
@@ -65,13 +65,15 @@ def test_ranks_together_validate_every_held_out_sample_once(shards, tmp_path):
 
     refiner = Echo()
     for rank in range(3):
-        validate(refiner, split, World(rank, 3), Sampling(1, 1.0), 0, collect, torch.device("cpu"), tmp_path / "three")
+        validate(
+            refiner, held_out, World(rank, 3), Sampling(1, 1.0), 0, collect, torch.device("cpu"), tmp_path / "three"
+        )
     alone, pictures = validate(
-        Echo(), split, World(), Sampling(1, 1.0), 0, lambda v: v, torch.device("cpu"), tmp_path / "one"
+        Echo(), held_out, World(), Sampling(1, 1.0), 0, lambda v: v, torch.device("cpu"), tmp_path / "one"
     )
-    together = sum(sums) / len(split)
+    together = sum(sums) / len(held_out)
     assert together[0].item() == pytest.approx(alone["val/psnr"]) and together[3].item() == pytest.approx(
         alone["val/render_ssim"]
     )
-    assert len(refiner.seeds) == len(set(refiner.seeds)) == len(split)
+    assert len(refiner.seeds) == len(set(refiner.seeds)) == len(held_out)
     assert [p.name for p in pictures] == sorted(p.name for p in (tmp_path / "three").glob("*.png"))

@@ -61,7 +61,7 @@ def test_the_sections_of_a_json_make_optimizer_and_schedule(flags, tmp_path):
     assert (plan.resolved.optimizer.name, plan.resolved.optimizer.params) == ("SGD", {"momentum": 0.9})
     expected = [0.0, 0.025, 0.05, 0.075, 0.1, 0.075, 0.05, 0.025]
     assert [plan.schedule(step) for step in range(8)] == pytest.approx(expected)
-    assert plan.shards["optimizer"] == "SGD"
+    assert plan.optimizer_cut["optimizer"] == "SGD"
 
 
 def test_the_rate_is_scaled_by_the_global_batch_wherever_it_comes_from(flags, tmp_path):
