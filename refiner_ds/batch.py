@@ -11,6 +11,8 @@ from torch import Tensor
 class Batch:
     """Aligned pictures of B samples, each (B, 3, H, W) uint8 RGB, all from one aspect bucket or of one native size.
 
+    In memory they may be channels last.
+
     Attributes:
         render: what the Gaussian field shows of the target view.
         gt: the photograph of the target view.

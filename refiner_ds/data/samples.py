@@ -95,6 +95,11 @@ class Samples:
         height = self.buckets[draws[0].bucket].height
         return len(VIEWS), len(draws), height, height, 3
 
+    def most_bytes(self, count: int) -> int:
+        """Bytes of `count` samples of the largest bucket."""
+        height = max(bucket.height for bucket in self.buckets)
+        return len(VIEWS) * count * height * height * 3
+
     def fill(self, draws: Sequence[Draw], pictures: np.ndarray) -> Drawn:
         """Fills (V, B, H, H, 3) uint8 RGB with the crops of these draws, which are of one bucket.
 
