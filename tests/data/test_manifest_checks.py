@@ -80,20 +80,20 @@ def test_what_is_left_out_is_told_sample_by_sample(folder):
     rng = random.Random(0)
     for _ in range(100):
         rows = [paths_of(name) for name in NAMES]
-        damage = {number: rng.choice(["no cond", "missing", "again"]) for number in rng.sample(range(1, 6), 3)}
+        damage = {number: rng.choice(["no cond", "again"]) for number in rng.sample(range(1, 6), 3)}
         for number, kind in damage.items():
-            rows[number] = {**rows[number], **{"no cond": {"cond": ""}, "missing": {"gt": "x"}, "again": rows[0]}[kind]}
+            rows[number] = {**rows[number], **{"no cond": {"cond": ""}, "again": rows[0]}[kind]}
         path = table_of(folder, "render,gt,cond\n" + "".join(",".join(row.values()) + "\n" for row in rows))
         told: list[tuple[str, str]] = []
         read = read_dataset(path, skip=lambda name, reason, told=told: told.append((name, reason)))
         assert [s.name for s in read] == [rows[i]["render"] for i in range(6) if i not in damage]
-        reasons = {"no cond": "lacks cond", "missing": "lacks x, which does not exist", "again": "repeats the render"}
+        reasons = {"no cond": "lacks cond", "again": "repeats the render"}
         found = {(rows[number]["render"], reasons[kind]) for number, kind in damage.items()}
         assert {(name, reason[: len(why)]) for (name, reason) in told for _, why in found if why in reason} == found
         assert len(told) == 3
 
 
 def test_leaving_everything_out_is_refused(folder):
-    path = table_of(folder, "render,gt,cond\nx,y,z\n")
+    path = table_of(folder, "render,gt,cond\nx,y,\n")
     with pytest.raises(UserError, match="none of its 1 samples can be used, so nothing is left"):
         read_dataset(path, skip=lambda name, reason: None)

@@ -94,11 +94,13 @@ def test_samples_know_their_dataset(two):
 
 
 def test_what_is_left_out_is_told_with_its_dataset(two):
-    (two[0].path.parent / "many-gt-1.png").unlink()
+    lists = json.loads(two[1].path.read_text())
+    lists["render"][1] = lists["render"][0]
+    two[1].path.write_text(json.dumps(lists))
     told = []
     samples = read_datasets(two, skip=lambda *what: told.append(what))
     assert [s.dataset for s in samples] == [0, 0, 1, 1]
-    assert told == [(1, "many-render-1.png", "lacks many-gt-1.png, which does not exist")]
+    assert told == [(1, "many-render-0.png", "repeats the render of an earlier sample")]
 
 
 def test_a_render_in_two_manifests_is_refused(two):

@@ -59,8 +59,24 @@ def test_whatever_is_left_out_is_counted_and_named(dataset, tmp_path, capsys):
         ("manifest", "render/005.png"),
     ]
     assert f"skipped: 2 samples, listed in {out / 'index.json'}" in output.out and len(index) == 10
-    assert "skipped: manifest, render/002.png: lacks cond/002.png, which does not exist" in output.err
+    assert "skipped: manifest, render/002.png: cond/002.png cannot be read (No such file or directory)" in output.err
     assert "skipped: manifest, render/005.png: gt/005.png is no readable picture" in output.err
+
+
+def test_what_is_missing_or_broken_moves_no_other_sample_to_another_side(dataset, tmp_path):
+    manifest = dataset(tmp_path / "data", [(64, 48)] * 20)
+    drawn = ("--val", 6, "--split", "random")
+    assert pack(manifest, tmp_path / "all", *drawn) == 0
+    sides = _sides(read_index(tmp_path / "all"))
+    for number in (0, 3, 7, 19):
+        (manifest.parent / "gt" / f"{number:03d}.png").unlink()
+    assert pack(manifest, tmp_path / "left", *drawn, "--on_error", "skip") == 0
+    left = _sides(read_index(tmp_path / "left"))
+    assert len(left) == 16 and left == {key: side for key, side in sides.items() if key in left}
+
+
+def _sides(index) -> dict[str, str]:
+    return {index.key(row): split for split in ("train", "val") for row in index.rows(split)}
 
 
 def test_scenes_on_both_sides_are_warned_of_and_held_out_whole_when_asked(dataset, tmp_path, capsys):

@@ -53,33 +53,23 @@ def distinct(path: Path, samples: list[Sample], skip: Skip | None = None) -> lis
     return _settle(samples, reasons, refuse, skip)
 
 
-def existing(path: Path, samples: list[Sample], base: Path, skip: Skip | None = None) -> list[Sample]:
-    """The samples whose files all exist.
+def existing(path: Path, samples: list[Sample], base: Path) -> list[Sample]:
+    """These samples, whose files all exist.
 
     Args:
         base: where relative paths start.
 
     Raises:
-        UserError: files are missing (all are counted) and there is no `skip`.
+        UserError: files are missing; all are counted.
     """
-    found: dict[str, bool] = {}  # by text, which is hashed faster than a path; references are often shared
-    for sample in samples:
-        for file in map(str, sample.files.values()):
-            if file not in found:
-                found[file] = os.path.isfile(file)
-
-    def reason(sample: Sample) -> str | None:
-        lacking = [sample.sources[view] for view, file in sample.files.items() if not found[str(file)]]
-        return f"lacks {' and '.join(lacking)}, which does not exist" if lacking else None
-
-    def refuse(_: list[tuple[Sample, str]]) -> str:
-        missing = [file for file, is_there in found.items() if not is_there]
-        return (
+    # by text, which is hashed faster than a path; references are often shared
+    files = dict.fromkeys(str(file) for sample in samples for file in sample.files.values())
+    if missing := [file for file in files if not os.path.isfile(file)]:
+        raise UserError(
             f"manifest {path}: {len(missing)} of its files do not exist ({named(missing)}); "
             f"mend the paths, which start at {base}/ where they are relative."
         )
-
-    return _settle(samples, list(map(reason, samples)), refuse, skip)
+    return samples
 
 
 def _firsts(samples: Sequence[Sample]) -> list[bool]:

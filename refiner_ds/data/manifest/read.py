@@ -39,7 +39,8 @@ def read_dataset(
         views: what each sample needs; `render` is one of them.
         scene_pattern: a regular expression whose one group, found in the render's path as written, is the scene, where
             the file does not give one; for a folder it takes the place of the folders' names.
-        skip: told of each sample that cannot be used, which is then left out; without it they are refused.
+        skip: told of each sample that lacks a view or repeats a render, which is then left out. Files that do not
+            exist are left to whoever opens them: what is on a disk today decides neither numbers nor splits.
 
     Raises:
         UserError: the manifest or the pattern is malformed, none of its samples can be used, or, without `skip`,
@@ -51,7 +52,8 @@ def read_dataset(
     if pattern and path.is_dir():
         listed = [replace(sample, scene=None) for sample in listed]
     samples = complete(path, listed, spelling, skip)
-    samples = existing(path, distinct(path, samples, skip), base, skip)
+    samples = distinct(path, samples, skip)
+    samples = samples if skip else existing(path, samples, base)
     if not samples:
         raise UserError(
             f"manifest {path}: none of its {len(listed)} samples can be used, so nothing is left; mend the paths, "
