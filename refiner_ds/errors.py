@@ -1,5 +1,12 @@
-"""The one exception for a mistake that a person can mend; the command line shows its sentence without a traceback."""
+"""The one exception for a mistake that a person can mend, told as its sentence without a traceback; and notes."""
+
+import sys
 
 
 class UserError(ValueError):
     """One sentence for a person: which setting, its value, what follows from it, and the remedy."""
+
+
+def note(text: str) -> None:
+    """Tells a person what is no error and yet worth a sentence."""
+    print(f"note: {text}", file=sys.stderr, flush=True)

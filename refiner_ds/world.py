@@ -20,6 +20,12 @@ class World:
         """True on the one rank that prints, tracks and commits."""
         return self.rank == 0
 
+    @property
+    def ranks_of_node(self) -> range:
+        """The ranks of this node, which launchers number one after the other."""
+        first = self.rank - self.local_rank
+        return range(first, min(first + self.local_size, self.size))
+
     def share(self, count: int) -> range:
         """Indices of 0..count-1 that fall to this rank, every size-th: all ranks together cover each exactly once."""
         return range(self.rank, count, self.size)

@@ -20,8 +20,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Ground, contracts, parts, action, wiring: the rooms of each. Rooms of a layer import each other only in wiring."""
 WIRING = len(LAYERS) - 1
 DOORS = {"deepspeed": "refiner_ds.train.engine", "mlflow": "refiner_ds.tracking.ship"}
-BY_NAME = ("refiner_ds.cli", "refiner_ds.train.optimizers")
-"""What may import by name: the verbs, and a library that is optional."""
+BY_NAME = ("refiner_ds.cli", "refiner_ds.train.optimizers", "refiner_ds.data.store.opening")
+"""What may import by name: the verbs, a library that is optional, and what only readers of a URL shall pay for."""
 OPTIONS = ("refiner_ds.config.verbs", "refiner_ds.config.training")
 
 

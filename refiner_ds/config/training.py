@@ -15,8 +15,8 @@ SchedulerName = Literal["linear", "cosine", "cosine_with_restarts", "polynomial"
 class Train:
     """Train a refiner on packed shards under DeepSpeed; the same command again resumes it."""
 
-    shards: Path
-    """Folder that pack wrote."""
+    shards: str
+    """Folder that pack wrote, or its URL: s3://, gs://, https:// or what else fsspec knows."""
     pretrained_model_name_or_path: str
     """Base checkpoint: a folder in the layout of stable-diffusion-2-1-unclip, or a hub id."""
     output_dir: Path
@@ -25,6 +25,10 @@ class Train:
     """Branch, tag or commit of the base, where that is a hub id."""
     variant: str | None = None
     """Take the base's weights of this variant, such as fp16."""
+    shard_cache: Path | None = None
+    """Folder on a disk of each node for shards that lie at a URL; without one they are read again and again."""
+    shard_cache_limit: str | None = None
+    """Bytes that this folder may take on each node, such as 200GB."""
     deepspeed_config: Path | None = None
     """DeepSpeed JSON, see ds_configs/; under accelerate launch, its configuration file where this is not given."""
     train_batch_size: int | None = None

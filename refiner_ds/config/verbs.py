@@ -91,10 +91,13 @@ class Pack:
 class Verify:
     """Read back everything that was packed and check it against the index."""
 
-    shards: Annotated[Positional[Path], arg(metavar="SHARDS")]
-    """Folder that pack or index wrote into."""
+    shards: Annotated[Positional[str], arg(metavar="SHARDS")]
+    """Folder that pack or index wrote into, or its URL."""
     workers: int = 2
     """Processes that read and decode."""
+    scratch: Path | None = None
+    """Folder for shards of a URL while each is looked at, one for each worker; the system's temporary one where not
+    given."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +196,12 @@ class Evaluate:
     """Folder for report.html, metrics.json and pictures.png."""
     manifest: Path | None = None
     """JSON file with aligned lists render, gt and cond."""
-    shards: Path | None = None
-    """Or a folder that pack wrote, whose validation split is taken."""
+    shards: str | None = None
+    """Or a folder that pack wrote, or its URL, whose validation split is taken."""
+    shard_cache: Path | None = None
+    """Folder on a disk of this machine for shards that lie at a URL."""
+    shard_cache_limit: str | None = None
+    """Bytes that this folder may take, such as 200GB."""
     run: Path | None = None
     """Output folder of the training run, whose loss curve goes into the report."""
     num_inference_steps: int | None = None

@@ -175,26 +175,24 @@ def _sum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def read_index(folder: Path) -> Index:
+def read_index(folder: Path, location: str | None = None) -> Index:
     """Reads the index of packed shards; the records are mapped, not loaded.
+
+    Args:
+        location: where the shards lie, for errors, if the folder holds a copy of their index only.
 
     Raises:
         UserError: the folder holds no index, or one of another version, or one that is not as it was written.
     """
-    path = folder / FILE_NAME
-    content = _read(path)
-    version = content.get("version") if isinstance(content, dict) else None
-    if version != VERSION:
-        raise UserError(f"{path} has version {version} and this program reads {VERSION}; pack again.")
-    found = content.pop("sum", None)
-    if found != _sum(content):
-        raise UserError(f"{path} is not what pack wrote (its sum differs): it was edited or damaged; pack again.")
+    where = location or str(folder)
+    path = f"{where}/{FILE_NAME}"
+    content = content_of(_read(folder, where), path)
     try:
         shards = tuple(Shard(**part) for part in content["shards"])
         datasets = tuple(Dataset(**part) for part in content["datasets"])
         skipped = tuple(Skipped(**part) for part in content["skipped"])
         rest = {name: content[name] for name in ("codec", "buckets", "made_by", "records_sha256", "sources_sha256")}
-        _require_records(folder, rest["records_sha256"], shards)
+        _require_records(folder, where, rest["records_sha256"], shards)
         if tuple(content["views"]) != VIEWS:
             raise UserError(f"{path} has the views {content['views']} and this program reads {VIEWS}; pack again.")
     except (KeyError, TypeError) as error:
@@ -202,25 +200,41 @@ def read_index(folder: Path) -> Index:
     return Index(folder, shards, _mapped(folder), datasets, skipped, **rest)
 
 
-def _read(path: Path) -> Any:
+def content_of(text: bytes, path: str) -> dict[str, Any]:
+    """What an index.json says, checked by its own sum.
+
+    Raises:
+        UserError: it is not what `write_index` wrote.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"shards {path.parent} has no readable {FILE_NAME} ({error.strerror}), so nothing says what is in it; "
-            "name a folder that `refiner-ds pack` wrote."
-        ) from error
+        content = json.loads(text)
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}), so the shards cannot be read; pack them again.") from error
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != VERSION:
+        raise UserError(f"{path} has version {version} and this program reads {VERSION}; pack again.")
+    if content.pop("sum", None) != _sum(content):
+        raise UserError(f"{path} is not what pack wrote (its sum differs): it was edited or damaged; pack again.")
+    return content
 
 
-def _require_records(folder: Path, sha256: str, shards: Sequence[Shard]) -> None:
-    path = folder / RECORDS_NAME
+def _read(folder: Path, where: str) -> bytes:
     try:
-        found = sha256_of(path)
+        return (folder / FILE_NAME).read_bytes()
     except OSError as error:
         raise UserError(
-            f"shards {folder} has no readable {RECORDS_NAME} ({error.strerror}), so samples cannot be found; copy the "
+            f"shards {where} has no readable {FILE_NAME} ({error.strerror}), so nothing says what is in it; "
+            "name a folder that `refiner-ds pack` wrote."
+        ) from error
+
+
+def _require_records(folder: Path, where: str, sha256: str, shards: Sequence[Shard]) -> None:
+    path = f"{where}/{RECORDS_NAME}"
+    try:
+        found = sha256_of(folder / RECORDS_NAME)
+    except OSError as error:
+        raise UserError(
+            f"shards {where} has no readable {RECORDS_NAME} ({error.strerror}), so samples cannot be found; copy the "
             "whole folder, or pack again."
         ) from error
     if found != sha256:

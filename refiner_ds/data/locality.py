@@ -5,7 +5,9 @@ import numpy as np
 from refiner_ds.data.order import Order
 
 NEVER = np.iinfo(np.int64).max
-"""Stands for a step that does not come in the next two epochs."""
+"""Stands for a step that is not known to come."""
+STEP_BITS = 40
+"""A use of a shard is one number: the shard's above these bits, the step's in them."""
 
 
 def shards_needed(order: Order, places: range) -> np.ndarray:
@@ -26,27 +28,41 @@ def shards_at(order: Order, step: int, places: range) -> np.ndarray:
     return np.unique(_shards_of(order, order.walks[bucket].draws(number, places)))
 
 
-def next_uses(order: Order, step: int, places: range) -> np.ndarray:
-    """For every shard number the first step >= `step` at which these places are filled from it, (shards,) int64.
+def uses_of(order: Order, first: int, last: int, places: range) -> np.ndarray:
+    """Which shards these places are filled from at which of the steps first <= k < last, each use once.
 
-    NEVER where that is not within the next two epochs. The `argsort` is the order to fetch in, the largest entry of a
-    cached shard names the one to evict. An entry holds until its step has come. Costs two passes' permutations.
+    Costs the permutations of the passes that these steps lie in.
+
+    Returns:
+        (uses,) int64, ascending: shard << STEP_BITS | step.
     """
-    uses = np.full(int(order.shards.max()) + 1, NEVER)
-    before, after = order.due.before(step), order.due.before(step + order.steps_of(2))
+    found = [np.zeros(0, np.int64)]
+    before, after = order.due.before(first), order.due.before(last)
     for bucket, walk in order.walks.items():
         lanes = walk.passes.lanes
         for lane in lanes.of_places(places):
             start, size = int(lanes.starts[lane]), int(lanes.sizes[lane])
-            draw, last = before[bucket] * size, after[bucket] * size
-            while draw < last:
-                samples = walk.stretch(lane, draw)[: last - draw]
+            draw, end = before[bucket] * size, after[bucket] * size
+            while draw < end:
+                samples = walk.stretch(lane, draw)[: end - draw]
                 numbers, offsets = np.divmod(np.arange(draw, draw + len(samples)), size)
                 is_ours = (offsets + start >= places.start) & (offsets + start < places.stop)
                 steps = order.due.step_of(bucket, numbers[is_ours])
-                np.minimum.at(uses, _shards_of(order, samples[is_ours]), steps)
+                shards = _shards_of(order, samples[is_ours]).astype(np.int64)
+                found.append(np.unique(shards << STEP_BITS | steps))
                 draw += len(samples)
-    return uses
+    return np.unique(np.concatenate(found))
+
+
+def next_uses(uses: np.ndarray, step: int, count: int) -> np.ndarray:
+    """For the shards 0, ..., count - 1 the first step >= `step` at which they are used, (count,) int64, or NEVER.
+
+    The `argsort` is the order to fetch in, the largest entry of a cached shard names the one to evict.
+    """
+    shards = np.arange(count)
+    places = np.searchsorted(uses, shards << STEP_BITS | step)
+    found = np.append(uses, -1)[places]
+    return np.where(found >> STEP_BITS == shards, found & (1 << STEP_BITS) - 1, NEVER)
 
 
 def _shards_of(order: Order, samples: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Verifying: every shard is read back, hashed, compared with the index to the byte, and its pictures are decoded."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -19,14 +19,18 @@ def verify(folder: Path, workers: int, tell: Tell = tell_nobody) -> Iterator[Ver
         UserError: the folder holds no usable index.
     """
     index = read_index(folder)
+    for name in _strangers(index):
+        yield Verified(name, 0, 0, [f"{name} lies beside the shards and is in no index"])
+    yield from verified(index, look_at, workers, tell)
+
+
+def verified(index: Index, look: Callable[[Look], Verified], workers: int, tell: Tell) -> Iterator[Verified]:
+    """Checks sources.jsonl, and by `look` one shard after the other, against an index that lies beside the former."""
     sources = _sources_problems(index)
     yield Verified(SOURCES_NAME, 0, 0, sources)
-    strangers = _strangers(index)
-    for name in strangers:
-        yield Verified(name, 0, 0, [f"{name} lies beside the shards and is in no index"])
     done = size = 0
     with crew_of(workers) as crew:
-        for file in crew.results(look_at, looks_of(index, with_lines=not sources)):
+        for file in crew.results(look, looks_of(index, with_lines=not sources)):
             done, size = done + file.samples, size + file.bytes
             tell("verifying", done, len(index), size)
             yield file

@@ -27,6 +27,7 @@ class Hooks:
     """What the loop calls at its times; all ranks call each of them.
 
     Attributes:
+        begin: the number of the step that is about to be made.
         log: metrics of one step.
         save: writes a checkpoint of the given number of completed steps.
         validate: validates after the given number of completed steps.
@@ -34,6 +35,7 @@ class Hooks:
             end the run.
     """
 
+    begin: Callable[[int], None]
     log: Callable[[int, dict[str, float]], None]
     save: Callable[[int], None]
     validate: Callable[[int], None]
@@ -54,6 +56,7 @@ def train(
     batches = stream.batches(times.first, times.last)
     meter = Meter(engine, stream.order.global_batch_size)
     for step in range(times.first, times.last):
+        hooks.begin(step)
         rate = schedule(step)
         result = optimizer_step(refiner, engine, batches, accumulation_steps, rate, seed)
         done, is_last = step + 1, step + 1 == times.last

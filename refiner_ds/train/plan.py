@@ -13,7 +13,8 @@ from refiner_ds.data.buckets import parse_buckets, require_table
 from refiner_ds.data.order import Order
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.shards import Shards, open_shards
-from refiner_ds.errors import UserError
+from refiner_ds.data.store.options import cache_options
+from refiner_ds.errors import UserError, note
 from refiner_ds.refiners.unclip.options import Adaptation
 from refiner_ds.train.folder import checkpoint_to_resume, require_own
 from refiner_ds.train.loop import Times
@@ -24,7 +25,7 @@ from refiner_ds.world import World
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is decided before any network is touched; equal on all ranks but for `world`."""
+    """All that is decided before the ranks meet; equal on all of them but for `world`."""
 
     flags: Train
     world: World
@@ -54,7 +55,7 @@ class Plan:
 
 
 def make_plan(flags: Train, world: World) -> Plan:
-    """Reads and checks everything that can be known without a network or a process group.
+    """Reads and checks everything that can be known without a network or a process group, and the shards' index.
 
     Raises:
         UserError: whatever is wrong with configuration, shards or output folder.
@@ -67,14 +68,15 @@ def make_plan(flags: Train, world: World) -> Plan:
     check_limits(flags)
     resolved = resolve(read_json(Path(path)), flags, world.size)
     require_sound(resolved.optimizer)
-    shards = open_shards(str(flags.shards))
+    cache = cache_options(flags.shards, flags.shard_cache, flags.shard_cache_limit)
+    shards = open_shards(flags.shards, cache, tell=note if world.is_main else None)
     buckets, replaces = parse_buckets(flags.buckets), flags.max_bad_samples > 0
     require_table(buckets, shards.index.buckets, str(flags.shards))
     samples = Samples.of(shards, "train", buckets, flags.seed, flags.random_flip, replaces, resampling=flags.resampling)
     order = samples.order(resolved.global_batch_size, flags.shuffle_window_shards, flags.lanes)
     if len(samples) < resolved.global_batch_size:
         raise UserError(
-            f"shards {flags.shards} hold {len(samples)} training samples and one global batch takes "
+            f"shards {shards.location} hold {len(samples)} training samples and one global batch takes "
             f"{resolved.global_batch_size} (micro-batch {resolved.micro_batch_size} x accumulation "
             f"{resolved.accumulation_steps} x {world.size} ranks), so it would hold a sample twice; "
             "lower --gradient_accumulation_steps or --train_batch_size."

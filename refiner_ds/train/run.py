@@ -107,6 +107,7 @@ def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling) -> None:
         shipper = start_shipper(flags.output_dir, flags.tracking_uri, flags.experiment)
     _say_header(console, plan, device)
     hooks = _hooks(plan, refiner, engine, sampling, console, journal)
+    _plan_reading(plan)
     stream = Stream(
         plan.samples,
         plan.order,
@@ -121,6 +122,7 @@ def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling) -> None:
         train(refiner, engine, stream, plan.schedule, plan.times, plan.resolved.accumulation_steps, flags.seed, hooks)
     finally:
         console.stop()
+        plan.shards.close()
     engine.barrier()
     if world.is_main:
         write_finished(flags.output_dir, plan.times.last)
@@ -184,12 +186,26 @@ def _hooks(
                 f"{' '.join(new)} Mend the shards, or allow more."
             )
 
-    return Hooks(log, save, check, replaced)
+    return Hooks(plan.shards.reach, log, save, check, replaced)
+
+
+def _plan_reading(plan: Plan) -> None:
+    """What this node reads when, told to the cache of shards that lie elsewhere. All ranks call."""
+    ranks = plan.world.ranks_of_node
+    first, last = (plan.order.places_of(rank, plan.world.size) for rank in (ranks[0], ranks[-1]))
+    plan.shards.plan(
+        plan.order,
+        range(plan.times.first, plan.times.last),
+        range(first.start, last.stop),
+        run=str(plan.flags.output_dir.resolve()),
+        leads=plan.world.local_rank == 0,
+    )
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
     """The resolved configuration: what was asked for, what came of it, and with which versions."""
     train_settings = {name: value for name, value in dataclasses.asdict(plan.flags).items() if name != "tracking_uri"}
+    train_settings["shards"] = plan.shards.location  # without credentials
     packages = ("torch", "deepspeed", "diffusers", "transformers")
     return {
         "identity": plan.identity,

@@ -10,8 +10,9 @@ from refiner_ds.config.verbs import Evaluate
 from refiner_ds.data.manifest import Sample, read_manifest
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.shards import open_shards
+from refiner_ds.data.store.options import cache_options
 from refiner_ds.data.stream import whole
-from refiner_ds.errors import UserError
+from refiner_ds.errors import UserError, note
 from refiner_ds.evaluate.pictures import sheet
 from refiner_ds.evaluate.repairs import means, repair_all
 from refiner_ds.evaluate.report import write_report
@@ -62,6 +63,10 @@ def _curve(run: Path) -> dict[int, float]:
 def _samples(options: Evaluate, tell: Callable[[str, int, int], None]) -> tuple[int, Iterator[Batch]]:
     """Number of held-out samples, and each as a batch of its own size."""
     if options.manifest and not options.shards:
+        if given := options.shard_cache or options.shard_cache_limit:
+            raise UserError(
+                f"shard cache {given} would have no effect, as --manifest names pictures and no shards; leave it out."
+            )
         samples = read_manifest(options.manifest)
         check_views([sample.files for sample in samples], tell)
         return len(samples), (
@@ -69,13 +74,21 @@ def _samples(options: Evaluate, tell: Callable[[str, int, int], None]) -> tuple[
             for i, sample in enumerate(samples)
         )
     if options.shards and not options.manifest:
-        held_out = Samples.of(open_shards(str(options.shards)), "val", (), options.seed)
+        cache = cache_options(options.shards, options.shard_cache, options.shard_cache_limit)
+        shards = open_shards(options.shards, cache, tell, note)
+        held_out = Samples.of(shards, "val", (), options.seed)
         if not len(held_out):
             raise UserError(
-                f"--shards {options.shards} have no validation split, so nothing is held out; pack with --val N."
+                f"--shards {shards.location} have no validation split, so nothing is held out; pack with --val N."
             )
-        return len(held_out), (whole(held_out, i) for i in range(len(held_out)))
+        return len(held_out), _held_out(held_out)
     raise UserError("evaluate takes either --manifest or --shards; give one of the two.")
+
+
+def _held_out(samples: Samples) -> Iterator[Batch]:
+    samples.shards.read_ahead("val")
+    yield from (whole(samples, number) for number in range(len(samples)))
+    samples.shards.close()
 
 
 def _views(sample: Sample) -> dict[str, Any]:

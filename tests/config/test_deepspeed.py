@@ -19,7 +19,7 @@ OPEN = {**ZERO2, "bf16": {"enabled": "auto"}, "fp16": {"enabled": "auto"}}
 
 def flags(**given: object) -> Train:
     """The flags of a run with only these given."""
-    return Train(Path("shards"), "base", Path("run"), **given)
+    return Train("shards", "base", Path("run"), **given)
 
 
 def values_of(config: object) -> list[object]:

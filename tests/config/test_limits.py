@@ -10,7 +10,7 @@ from refiner_ds.errors import UserError
 
 
 def flags(**given: object) -> Train:
-    return Train(Path("shards"), "base", Path("run"), **given)  # type: ignore[arg-type]
+    return Train("shards", "base", Path("run"), **given)  # type: ignore[arg-type]
 
 
 def test_what_a_flag_is_by_default_lies_within_its_limit():

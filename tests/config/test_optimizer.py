@@ -15,7 +15,7 @@ ADAM = {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 1e-2}
 def resolved(section: object, **given: object):
     """What comes of an optimizer section (None for none) and flags."""
     config = {"bf16": {"enabled": True}, "zero_optimization": {"stage": 2}}
-    flags = Train(Path("shards"), "base", Path("run"), **given)  # type: ignore[arg-type]
+    flags = Train("shards", "base", Path("run"), **given)  # type: ignore[arg-type]
     return resolve(config if section is None else {**config, "optimizer": section}, flags, 1)
 
 

@@ -14,7 +14,7 @@ def resolved(section: object, optimizer: object = None, **given: object):
     """What comes of a scheduler section (None for none), an optimizer section and flags."""
     sections = {"scheduler": section, "optimizer": optimizer}
     config = {"zero_optimization": {"stage": 2}, **{name: value for name, value in sections.items() if value}}
-    return resolve(config, Train(Path("shards"), "base", Path("run"), **given), 1)  # type: ignore[arg-type]
+    return resolve(config, Train("shards", "base", Path("run"), **given), 1)  # type: ignore[arg-type]
 
 
 def test_without_a_section_the_flags_say_it_all():

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from refiner_ds.data.locality import NEVER, next_uses, shards_at, shards_needed
+from refiner_ds.data.locality import NEVER, next_uses, shards_at, shards_needed, uses_of
 from refiner_ds.data.order import Order
 from refiner_ds.data.ordering.lanes import Lanes
 from tests.data.random_orders import orders
@@ -119,8 +119,8 @@ def test_the_next_use_of_every_shard_is_the_step_that_it_comes_in():
             parts = choose.choice([n for n in (1, 2, 3, 4) if order.global_batch_size % n == 0])
             places = order.places_of(choose.randrange(parts), parts)
             step = choose.choice((0, 1, 7, 1000))
-            uses = next_uses(order, step, places)
             last = step + order.steps_of(2)
+            uses = next_uses(uses_of(order, step, last, places), step, int(order.shards.max()) + 1)
             first: dict[int, int] = {}
             for later in range(step, last):
                 for shard in shards_at(order, later, places).tolist():
@@ -131,5 +131,19 @@ def test_the_next_use_of_every_shard_is_the_step_that_it_comes_in():
 def test_a_shard_of_full_weight_always_has_a_next_use():
     order = Order(np.arange(600) % 2, 24, 0, np.arange(600) // 20, window_shards=3)
     for step in (0, 11, 24, 1001):
-        assert np.all(next_uses(order, step, range(24)) < step + order.steps_of(2))
-    assert next_uses(Order([0] * 4, 2, 0, np.array([1, 1, 3, 3])), 0, range(2))[[0, 2]].tolist() == [NEVER, NEVER]
+        last = step + order.steps_of(2)
+        assert np.all(next_uses(uses_of(order, step, last, range(24)), step, 30) < last)
+    uses = uses_of(Order([0] * 4, 2, 0, np.array([1, 1, 3, 3])), 0, 4, range(2))
+    assert next_uses(uses, 0, 5)[[0, 2, 4]].tolist() == [NEVER] * 3
+
+
+def test_one_table_tells_the_next_uses_at_every_step_that_it_covers():
+    for order, choose in orders(40, seed=33):
+        places = range(choose.randint(1, order.global_batch_size))
+        first = choose.choice((0, 5, 900))
+        last, count = first + order.steps_of(2), int(order.shards.max()) + 1
+        uses = uses_of(order, first, last, places)
+        assert np.all(np.diff(uses) > 0)
+        for step in {first, choose.randrange(first, last), last - 1, last}:
+            rest = uses_of(order, step, last, places)
+            assert np.array_equal(next_uses(uses, step, count), next_uses(rest, step, count))

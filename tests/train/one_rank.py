@@ -26,7 +26,7 @@ def new_engine(case: dict[str, Any], device: torch.device, ema_decay: float | No
     network = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 3, 3, padding=1), nn.Flatten())
     network.append(nn.Linear(192, 192))
     given = {"train_batch_size": 4, "gradient_accumulation_steps": 1, **case["flags"], **others}
-    resolved = resolve(case["json"], Train(Path("shards"), "base", Path("run"), **given), 1)
+    resolved = resolve(case["json"], Train("shards", "base", Path("run"), **given), 1)
     return Engine(network, resolved, device, ema_decay)
 
 

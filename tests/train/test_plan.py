@@ -19,7 +19,7 @@ def flags(shards, tmp_path) -> Train:
     """Flags of a run on the shared shards; nothing of its base but the folder exists."""
     (tmp_path / "base").mkdir()
     return Train(
-        shards=shards,
+        shards=str(shards),
         pretrained_model_name_or_path=str(tmp_path / "base"),
         output_dir=tmp_path / "run",
         deepspeed_config=CONFIGS / "zero2_bf16.json",

@@ -2,7 +2,8 @@
 
 SHA256.shard is a whole shard, SHA256.part one that is being downloaded and has its full size from the start, and
 SHA256-N.old one thrown away while in use: their sizes are the ledger. Who uses a file holds its flock, which the kernel
-takes back from the dead; every change of the folder is made under the flock of the file `lock`.
+takes back from the dead; every change of the folder is made under the flock of the file `lock`. Beside the shards lie
+the small files that reading them takes, which count as well: NAME.plan while a run uses it, and SHA256.index for good.
 """
 
 import contextlib
@@ -16,8 +17,11 @@ from pathlib import Path
 from refiner_ds.data.store.contract import Stored
 from refiner_ds.data.store.eviction import Entry, eviction_order
 from refiner_ds.data.store.files import (
+    INDEX,
     OLD,
     PART,
+    PLACING,
+    PLAN,
     SHARD,
     Held,
     Part,
@@ -36,6 +40,11 @@ from refiner_ds.folders import require_folder
 
 NextUseOfDigest = Callable[[str], float]
 """By a shard's sha256: when it is used next; math.inf where nobody knows."""
+
+
+def unknown(sha256: str) -> float:
+    """For where nobody knows when any shard is used."""
+    return math.inf
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ class Cache:
         require_folder(options.folder)
         self.folder, self.limit_bytes = options.folder, options.limit_bytes
         with self._locked():
-            self._make_room(0, lambda sha256: math.inf, -math.inf)  # the limit may have been higher before
+            self._make_room(0, unknown, -math.inf)  # the limit may have been higher before
 
     def request(self, shard: Stored, next_use: NextUseOfDigest, ahead: bool = False) -> Held | Part | Answer:
         """Holds a cached shard, or reserves the space to download it.
@@ -109,6 +118,38 @@ class Cache:
             touch(final)
             share(part.descriptor)
             return Held(final, part.descriptor)
+
+    def place(self, name: str, content: bytes, next_use: NextUseOfDigest = unknown) -> Held:
+        """Puts a small file into the folder, or one below it, in place of an older one of this name, and holds it.
+
+        Raises:
+            UserError: there is no room, or the disk cannot be written.
+        """
+        path = self.folder / name
+        scratch = path.with_name(f"{path.name}{PLACING}")
+        with self._locked():
+            if not self._make_room(len(content), next_use, -math.inf):
+                raise UserError(
+                    f"cache {self.folder} has no room for the {len(content)} bytes of {name}, as its limit is "
+                    f"{self.limit_bytes} bytes and what else it holds is in use; give it more room."
+                )
+            try:
+                path.parent.mkdir(exist_ok=True)
+                with scratch.open("wb") as file:
+                    file.write(content)
+                    os.fsync(file.fileno())
+                scratch.rename(path)
+            except OSError as error:
+                raise UserError(
+                    f"cache folder {self.folder} cannot take {name} ({error.strerror}); name one on a sound disk."
+                ) from error
+            descriptor = lock_shared(path)
+            assert descriptor is not None, "nobody else changes the folder meanwhile"
+            return Held(path, descriptor)
+
+    def shards(self) -> set[str]:
+        """The sha256 of every shard that is in it now."""
+        return {path.stem for path in self.folder.glob(f"*{SHARD}")}
 
     def abandon(self, part: Part) -> None:
         """Frees the space of a part that will not be finished."""
@@ -160,9 +201,12 @@ class Cache:
         """All whole shards, and the bytes of everything; clears away what nobody holds and nobody will finish."""
         entries, used = [], 0
         for path in self.folder.iterdir():
-            if path.suffix in (PART, OLD) and not is_in_use(path):
+            if path.suffix in (PART, OLD, PLAN, PLACING) and not is_in_use(path):
                 path.unlink(missing_ok=True)
-            elif path.suffix in (SHARD, PART, OLD):
+            elif path.suffix == INDEX:
+                with contextlib.suppress(FileNotFoundError):
+                    used += sum(file.stat().st_size for file in path.iterdir())
+            elif path.suffix in (SHARD, PART, OLD, PLAN):
                 with contextlib.suppress(FileNotFoundError):  # a person may delete files at any time
                     status = path.stat()
                     used += status.st_size

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from refiner_ds.errors import UserError
+
 NextUse = Callable[[str], float]
 """By a shard's name: when this node reads it next, on any scale that grows with time; math.inf for never again."""
 
@@ -32,6 +34,10 @@ class StoredFile:
     sha256: str
 
 
+class Damaged(UserError):
+    """A file came each time with other bytes than the index says: it is so where it lies."""
+
+
 class Store(Protocol):
     """Where shards lie. One instance belongs to one process, whose threads may share it; it can be sent to workers."""
 
@@ -51,7 +57,8 @@ class Store(Protocol):
         mapping of the file has to be closed: the space of what is still mapped could not be used again.
 
         Raises:
-            UserError: it cannot be had, or is not what the index says.
+            Damaged: it is not what the index says; told at once when it is asked for again.
+            UserError: it cannot be had.
         """
 
     def release(self, shard: Stored) -> None:
@@ -62,6 +69,13 @@ class Store(Protocol):
 
         Raises:
             UserError: they cannot be had.
+        """
+
+    def copy(self, shard: Stored, path: Path) -> None:
+        """Writes a file as it is now, past the cache and unchecked: for those who want to see what is wrong with it.
+
+        Raises:
+            UserError: it cannot be had.
         """
 
     def recheck(self, shard: Stored) -> bool:
@@ -76,7 +90,7 @@ class Store(Protocol):
         """Tells what will be read when, for eviction and prefetching; `next_use` is asked each time room is needed."""
 
     def prefetch(self, shards: Iterable[Stored]) -> None:
-        """Downloads shards in the background, in this order, in place of what an earlier call still had to do.
+        """Downloads shards in the background, in this order, in place of what an earlier call still had to begin.
 
         It makes room only by evicting what the plan uses later than the newcomer, and otherwise waits. A download that
         fails is left to `fetch`, which says why.

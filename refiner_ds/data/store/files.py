@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SHARD, PART, OLD = ".shard", ".part", ".old"
+PLAN, INDEX, PLACING = ".plan", ".index", ".placing"
+"""What is no shard: the next uses that a run expects, a folder with the index of shards, and a file being written."""
 
 
 @dataclass(frozen=True)

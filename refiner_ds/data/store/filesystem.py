@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from refiner_ds.data.store.http import seconds_of
 from refiner_ds.data.store.retry import Refused, Transient
+from refiner_ds.data.store.retry_after import seconds_of
 from refiner_ds.data.store.source import without_credentials
 from refiner_ds.errors import UserError
 

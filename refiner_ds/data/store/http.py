@@ -3,15 +3,14 @@
 requests is there anyway (mlflow and diffusers need it), knows proxies, ~/.netrc and certificates, and streams.
 """
 
-import email.utils
 import re
 import threading
-import time
 from collections.abc import Iterator
 
 import requests
 
 from refiner_ds.data.store.retry import Refused, Transient
+from refiner_ds.data.store.retry_after import seconds_of
 from refiner_ds.data.store.source import below, without_credentials
 
 CONNECT_SECONDS, SILENT_SECONDS = 10.0, 30.0
@@ -111,18 +110,13 @@ def _failure(response: requests.Response) -> Exception:
     return Refused(f"is answered with {status} and cannot be read; {remedy}.")
 
 
-def seconds_of(retry_after: str) -> float:
-    """Seconds of a Retry-After header, which may be a number or a date (RFC 9110, 10.2.3); 0 where it is neither."""
-    if re.fullmatch(r"\s*\d+(\.\d+)?\s*", retry_after):
-        return float(retry_after)
-    try:
-        return max(email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0)
-    except ValueError:
-        return 0.0
-
-
 def _check_range(content_range: str, first: int, size: int) -> None:
     """Refuses a part that is not the one that was asked for."""
     found = re.fullmatch(r"\s*bytes (\d+)-(\d+)/(\d+|\*)\s*", content_range)
+    if found and found[3].isdecimal() and int(found[3]) < first + size:
+        raise Refused(
+            f"is shorter than the index says (the server sends {content_range} for bytes {first}-{first + size - 1}); "
+            "copy it there again."
+        )
     if not found or (int(found[1]), int(found[2])) != (first, first + size - 1):
         raise Transient(f"the server sends {content_range or 'an unnamed part'} for bytes {first}-{first + size - 1}")

@@ -1,6 +1,7 @@
 """Shards in a folder of this machine, read where they lie."""
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -52,6 +53,12 @@ class LocalStore:
                 "copy it there again, or pack again."
             )
         return content
+
+    def copy(self, shard: Stored, path: Path) -> None:
+        try:
+            shutil.copyfile(self._folder / shard.name, path)
+        except OSError as error:
+            raise _unreadable(self._folder / shard.name, error) from error
 
     def recheck(self, shard: Stored) -> bool:
         path = self._folder / shard.name

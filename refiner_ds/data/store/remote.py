@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from refiner_ds.data.store.cache import Answer, Cache
-from refiner_ds.data.store.contract import NextUse, Progress, Stored
+from refiner_ds.data.store.contract import Damaged, NextUse, Progress, Stored
 from refiner_ds.data.store.files import Held, Part
 from refiner_ds.data.store.holds import Holds
 from refiner_ds.data.store.prefetch import Prefetch
@@ -31,7 +31,7 @@ class RemoteStore:
     Args:
         cache: None reads everything by ranges.
         progress: told of downloads.
-        warn: told, once for each reason, what makes reading slow.
+        warn: told, once for each reason and process, what makes reading slow; None tells nobody. It goes to workers.
     """
 
     def __init__(
@@ -41,28 +41,30 @@ class RemoteStore:
         cache: Cache | None,
         retry: Retry,
         progress: Progress | None = None,
-        warn: Callable[[str], None] = warnings.warn,
+        warn: Callable[[str], None] | None = warnings.warn,
     ) -> None:
         self.location, self.source, self.cache, self.retry = location, source, cache, retry
         self._names: dict[str, str] = {}
         self._next_use_of_name: NextUse | None = None
-        self._begin(progress, warn)
+        self._warn = warn
+        self._begin(progress)
 
-    def _begin(self, progress: Progress | None, warn: Callable[[str], None]) -> None:
+    def _begin(self, progress: Progress | None) -> None:
         """What belongs to this process alone."""
-        self._progress, self._warn = progress, warn
+        self._progress = progress
         self._holds = Holds()
         self._fetched: set[str] = set()
+        self._damaged: dict[str, Damaged] = {}
         self._warned: set[str] = set()
         self._prefetch: Prefetch[Stored] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("location", "source", "cache", "retry", "_names", "_next_use_of_name")
+        kept = ("location", "source", "cache", "retry", "_names", "_next_use_of_name", "_warn")
         return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._begin(None, warnings.warn)
+        self._begin(None)
 
     def read_small(self, name: str) -> bytes:
         retry = replace(self.retry, deadline=min(self.retry.deadline, SMALL_SECONDS))
@@ -90,6 +92,8 @@ class RemoteStore:
             return path
         if self.cache is None:
             return None
+        if shard.sha256 in self._damaged:
+            raise self._damaged[shard.sha256]
         if held := self._obtain(shard, self.cache):
             return self._holds.take(shard, held)
         self._warn_full(shard, self.cache)
@@ -115,13 +119,24 @@ class RemoteStore:
         self._next_use_of_name = next_use
 
     def prefetch(self, shards: Iterable[Stored]) -> None:
-        self._stop_prefetch()
         if self.cache is not None:
             self._fetched = set()
-            self._prefetch = Prefetch(list(shards), self._bring)
+            self._prefetch = self._prefetch or Prefetch(self._bring)
+            self._prefetch.replace(list(shards))
+
+    def copy(self, shard: Stored, path: Path) -> None:
+        with path.open("wb") as file:
+
+            def sink(offset: int, block: bytes) -> None:
+                file.seek(offset)
+                file.write(block)
+
+            transfer(self.source, shard.name, 0, shard.bytes, sink, self.retry)
 
     def close(self) -> None:
-        self._stop_prefetch()
+        if self._prefetch:
+            self._prefetch.stop()
+            self._prefetch = None
         self._holds.close()
 
     def _obtain(self, shard: Stored, cache: Cache) -> Held | None:
@@ -139,7 +154,8 @@ class RemoteStore:
     def _bring(self, shard: Stored, stop: threading.Event) -> bool:
         """One step of prefetching; False where there is no room yet."""
         assert self.cache is not None
-        if shard.sha256 in self._fetched or shard.bytes > self.cache.limit_bytes:
+        is_passed_over = shard.sha256 in self._fetched or shard.sha256 in self._damaged
+        if is_passed_over or shard.bytes > self.cache.limit_bytes:
             return True
         try:
             answer = self.cache.request(shard, self._next_use, ahead=True)
@@ -159,6 +175,10 @@ class RemoteStore:
         try:
             download(self.source, shard, part.descriptor, self.retry, is_stopped, progress)
             return cache.finish(part)
+        except Damaged as error:
+            self._damaged[shard.sha256] = error
+            cache.abandon(part)
+            raise
         except OSError as error:
             cache.abandon(part)
             raise UserError(
@@ -172,11 +192,6 @@ class RemoteStore:
         name = self._names.get(sha256)
         return math.inf if name is None or self._next_use_of_name is None else self._next_use_of_name(name)
 
-    def _stop_prefetch(self) -> None:
-        if self._prefetch:
-            self._prefetch.stop()
-            self._prefetch = None
-
     def _warn_full(self, shard: Stored, cache: Cache) -> None:
         label = self.source.label(shard.name)
         if shard.bytes > cache.limit_bytes:
@@ -186,6 +201,6 @@ class RemoteStore:
         self._warn_once("full", f"{text}, so samples are read one by one, which is slower; give the cache more room.")
 
     def _warn_once(self, reason: str, text: str) -> None:
-        if reason not in self._warned:
+        if self._warn and reason not in self._warned:
             self._warned.add(reason)
             self._warn(text)

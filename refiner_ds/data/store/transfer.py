@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from refiner_ds.data.store.contract import Stored
+from refiner_ds.data.store.contract import Damaged, Stored
 from refiner_ds.data.store.retry import Clock, IsStopped, Retry, Stopped, Transient, never, persevere
 from refiner_ds.data.store.source import Source
+from refiner_ds.errors import UserError
 
 SPAN = 32 << 20
 """Bytes of a shard that one connection fetches before it takes the next ones."""
@@ -63,17 +64,27 @@ def download(
         progress: told how many bytes have come, from any thread.
 
     Raises:
-        UserError: it cannot be had, or has another sha256 each time.
+        Damaged: it has another sha256 each time.
+        UserError: it cannot be had.
         Stopped: it was called off.
     """
 
     def attempt() -> None:
         _fill(source, shard, descriptor, retry, is_stopped, progress)
         if (found := sha256_of(descriptor, shard.bytes)) != shard.sha256:
-            raise Transient(f"its sha256 is {found[:16]}... where the index says {shard.sha256[:16]}...")
+            raise _OtherBytes(f"its sha256 is {found[:16]}... where the index says {shard.sha256[:16]}...")
 
     clock = Clock(math.inf, is_stopped)  # each span has its own limit of time
-    persevere(attempt, f"{source.label(shard.name)}", retry, clock, retry.digest_attempts)
+    try:
+        persevere(attempt, f"{source.label(shard.name)}", retry, clock, retry.digest_attempts)
+    except UserError as error:
+        if isinstance(error.__cause__, _OtherBytes):
+            raise Damaged(str(error)) from error
+        raise
+
+
+class _OtherBytes(Transient):
+    """A whole file came, and not the one that the index knows."""
 
 
 def _fill(

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from refiner_ds.data.store.http import seconds_of
 from refiner_ds.data.store.retry import Clock, Refused, Retry, Stopped, Transient, persevere
+from refiner_ds.data.store.retry_after import seconds_of
 from refiner_ds.errors import UserError
 from tests.data.store.shard_files import QUICK
 
