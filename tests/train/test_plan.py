@@ -46,6 +46,17 @@ def test_a_flag_beyond_its_limit_is_refused(flags):
         make_plan(replace(flags, learning_rate=0.0, lr_scheduler="polynomial"), World())
 
 
+def test_a_url_is_the_same_run_as_its_folder_and_only_the_first_rank_says_that_it_is_slow(flags, capsys, tmp_path):
+    elsewhere = replace(flags, shards=f"file://{flags.shards}")
+    plans = [make_plan(elsewhere, World(rank, 2, rank, 2)) for rank in range(2)]
+    assert capsys.readouterr().err.count("are read without a cache, each picture by a request of its own") == 1
+    assert {json.dumps(plan.identity) for plan in plans} == {json.dumps(make_plan(flags, World(0, 2, 0, 2)).identity)}
+    cached = replace(elsewhere, shard_cache=tmp_path / "cache", shard_cache_limit="1GB")
+    assert make_plan(cached, World()).shards.location == f"file://{flags.shards}" and not capsys.readouterr().err
+    with pytest.raises(UserError, match=r"--shard_cache .* would have no effect"):
+        make_plan(replace(flags, shard_cache=tmp_path / "cache", shard_cache_limit="1GB"), World())
+
+
 def write_config(folder: Path, **sections: object) -> Path:
     """A DeepSpeed JSON with these sections beside ZeRO-2 in bf16."""
     path = folder / "zero.json"
