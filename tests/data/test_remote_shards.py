@@ -162,6 +162,20 @@ def test_a_sample_that_is_damaged_at_the_source_is_named_and_the_others_of_its_s
     assert web.asked.count((member.shard, whole)) == 3, "it is not downloaded again and again"
 
 
+def test_a_cache_that_is_too_small_for_the_windows_is_told_by_the_one_that_leads(web, cache):
+    told: list[str] = []
+    for window, tell, leads in ((1, told.append, True), (2, told.append, False), (2, None, True)):
+        remote = open_shards(web.url, cache, tell=tell)
+        order = Samples.of(remote, "train", BUCKETS, 0).order(4, window)
+        remote.plan(order, range(9), range(4), "run", leads)
+        remote.close()
+    assert told == []
+    remote = open_shards(web.url, cache, tell=told.append)
+    remote.plan(Samples.of(remote, "train", BUCKETS, 0).order(4), range(9), range(4), "run", True)
+    remote.close()
+    assert len(told) == 1 and told[0].startswith(f"--shard_cache_limit {cache.limit_bytes} bytes are fewer than the ")
+
+
 def test_what_cannot_be_had_is_no_broken_sample(web, cache):
     remote = open_shards(web.url, cache)
     web.fail([Fault("status", 403)] * 9)
