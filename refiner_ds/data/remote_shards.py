@@ -75,8 +75,8 @@ class RemoteShards:
         size = count * max(shard.bytes for shard in index.shards)
         if self._tell and size > cache.limit_bytes:
             self._tell(
-                f"--shard_cache_limit {cache.limit_bytes} bytes are fewer than the {size} of the {count} shards that a node "
-                "reads at about one time, so shards are downloaded several times in an epoch; give it more room, or "
+                f"--shard_cache_limit {cache.limit_bytes} bytes are fewer than the {size} of the {count} shards that a "
+                "node reads at about one time, so they are downloaded several times in an epoch; give it more room, or "
                 "lower --shuffle_window_shards."
             )
 
