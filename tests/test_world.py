@@ -20,6 +20,13 @@ def test_the_variables_of_each_launcher_are_read(name):
     assert not world.is_main
 
 
+def test_the_ranks_of_a_node_are_numbered_one_after_the_other():
+    for rank in range(12):
+        world = World(rank, 12, rank % 4, 4)
+        assert rank in world.ranks_of_node and world.ranks_of_node == range(rank // 4 * 4, rank // 4 * 4 + 4)
+    assert World().ranks_of_node == range(1) and World(2, 3, 0, 3).ranks_of_node == range(2, 3)
+
+
 def test_without_the_size_of_the_node_all_ranks_are_taken_to_share_it():
     assert world_from({"RANK": "1", "WORLD_SIZE": "2"}).local_size == 2
 

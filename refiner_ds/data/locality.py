@@ -28,6 +28,15 @@ def shards_at(order: Order, step: int, places: range) -> np.ndarray:
     return np.unique(_shards_of(order, order.walks[bucket].draws(number, places)))
 
 
+def shards_at_once(order: Order, places: range) -> int:
+    """How many shards a cache has to hold so that each comes once in an epoch: two windows of each lane, or all."""
+    needed = len(shards_needed(order, places))
+    if order.window_shards is None:
+        return needed
+    (walk, *_) = order.walks.values()
+    return min(needed, 2 * order.window_shards * len(walk.passes.lanes.of_places(places)))
+
+
 def uses_of(order: Order, first: int, last: int, places: range) -> np.ndarray:
     """Which shards these places are filled from at which of the steps first <= k < last, each use once.
 

@@ -121,6 +121,7 @@ class Planner:
         self._thread.join()
         if self._held:
             self._held.release()
+            self._held = None
 
     def _run(self) -> None:
         renewed_at, ordered_at = self._steps.start, -1

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from refiner_ds.data.index import Index, Shard
+from refiner_ds.data.locality import shards_at_once
 from refiner_ds.data.order import Order
 from refiner_ds.data.planning import NextUses, Planner
 from refiner_ds.data.store.cache import Cache
@@ -64,8 +65,19 @@ class RemoteShards:
         next_uses = NextUses(self._cache.folder / f"{name}{PLAN}", index.shards)
         self._store.plan(index.shards, next_uses)
         if leads:
+            self._tell_of_room(index, shards_at_once(order, places), self._cache)
             self._planner = Planner(
                 order, steps, places, index.shards, self._cache, next_uses, self._store.prefetch, self._tell
+            )
+
+    def _tell_of_room(self, index: Index, count: int, cache: Cache) -> None:
+        """Tells where shards will be downloaded again and again."""
+        size = count * max(shard.bytes for shard in index.shards)
+        if self._tell and size > cache.limit_bytes:
+            self._tell(
+                f"--shard_cache_limit {cache.limit_bytes} bytes are fewer than the {size} of the {count} shards that a "
+                "node reads at about one time, so they are downloaded several times in an epoch; give it more room, or "
+                "lower --shuffle_window_shards."
             )
 
     def reach(self, step: int) -> None:

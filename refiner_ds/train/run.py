@@ -122,7 +122,7 @@ def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling) -> None:
         train(refiner, engine, stream, plan.schedule, plan.times, plan.resolved.accumulation_steps, flags.seed, hooks)
     finally:
         console.stop()
-        plan.shards.close()
+    plan.shards.close()  # not after a failure, which shall end the run at once
     engine.barrier()
     if world.is_main:
         write_finished(flags.output_dir, plan.times.last)

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from refiner_ds.data.locality import NEVER, next_uses, shards_at, shards_needed, uses_of
+from refiner_ds.data.locality import NEVER, next_uses, shards_at, shards_at_once, shards_needed, uses_of
 from refiner_ds.data.order import Order
 from refiner_ds.data.ordering.lanes import Lanes
 from tests.data.random_orders import orders
@@ -135,6 +135,24 @@ def test_a_shard_of_full_weight_always_has_a_next_use():
         assert np.all(next_uses(uses_of(order, step, last, range(24)), step, 30) < last)
     uses = uses_of(Order([0] * 4, 2, 0, np.array([1, 1, 3, 3])), 0, 4, range(2))
     assert next_uses(uses, 0, 5)[[0, 2, 4]].tolist() == [NEVER] * 3
+
+
+def test_a_cache_of_two_windows_a_lane_meets_each_shard_once_in_an_epoch():
+    """By evicting what is used last, from the uses of three epochs."""
+    for window, lanes in ((1, 1), (2, 1), (4, 1), (2, 2), (None, 1)):
+        order = Order(np.zeros(640, int), 8, 1, np.arange(640) // 20, window_shards=window, lanes=lanes)
+        room, last = shards_at_once(order, range(8)), order.steps_of(3)
+        uses = uses_of(order, 0, last, range(8))
+        cached: set[int] = set()
+        fetched = 0
+        for step in range(last):
+            steps = next_uses(uses, step, 32)
+            for shard in np.flatnonzero(steps == step).tolist():
+                fetched += shard not in cached
+                cached.add(shard)
+                if len(cached) > room:
+                    cached.remove(max(cached - {shard}, key=lambda number: steps[number]))
+        assert room == (32 if window is None else 2 * window * lanes) and fetched <= 32 * 3, (window, lanes, fetched)
 
 
 def test_one_table_tells_the_next_uses_at_every_step_that_it_covers():

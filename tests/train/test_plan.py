@@ -57,11 +57,22 @@ def test_how_crops_are_resized_makes_another_run(flags):
 def test_shards_that_were_resized_to_other_buckets_are_refused(flags, manifest, pack_dataset, tmp_path):
     buckets = parse_buckets("1.0:64x64,1.5:96x64")
     pack_dataset(manifest, tmp_path / "resized", recoding=Recoding("npy", buckets=buckets))
-    resized = replace(flags, shards=tmp_path / "resized")
+    resized = replace(flags, shards=str(tmp_path / "resized"))
     assert make_plan(resized, World()).samples.buckets == buckets
     words = r"--buckets 1.0:64x64,1.5:90x60 differs from 1.0:64x64,1.5:96x64, to which the pictures in .* were resized"
     with pytest.raises(UserError, match=words):
         make_plan(replace(resized, buckets="1.0:64x64,1.5:90x60"), World())
+
+
+def test_a_url_is_the_same_run_as_its_folder_and_only_the_first_rank_says_that_it_is_slow(flags, capsys, tmp_path):
+    elsewhere = replace(flags, shards=f"file://{flags.shards}")
+    plans = [make_plan(elsewhere, World(rank, 2, rank, 2)) for rank in range(2)]
+    assert capsys.readouterr().err.count("are read without a cache, each picture by a request of its own") == 1
+    assert {json.dumps(plan.identity) for plan in plans} == {json.dumps(make_plan(flags, World(0, 2, 0, 2)).identity)}
+    cached = replace(elsewhere, shard_cache=tmp_path / "cache", shard_cache_limit="1GB")
+    assert make_plan(cached, World()).shards.location == f"file://{flags.shards}" and not capsys.readouterr().err
+    with pytest.raises(UserError, match=r"--shard_cache .* would have no effect"):
+        make_plan(replace(flags, shard_cache=tmp_path / "cache", shard_cache_limit="1GB"), World())
 
 
 def write_config(folder: Path, **sections: object) -> Path:

@@ -37,7 +37,8 @@ def open_store(
     Args:
         cache: None reads every sample from the remote place each time.
         progress: told of downloads, in this process (it does not go with a store that is sent to a worker).
-        warn: told once what makes reading slow, here and in each worker that the store is sent to; None tells nobody.
+        warn: a function of a module, told once what makes reading slow, here and in each worker that the store is sent
+            to; None tells nobody.
 
     Raises:
         UserError: the location is no URL, its package is not installed, or the cache folder cannot be used.

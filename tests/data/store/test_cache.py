@@ -187,7 +187,7 @@ def test_the_plan_decides_what_goes(opened, web, shards, tmp_path):
 
 
 def test_a_store_can_be_sent_to_a_worker(opened, web, shards):
-    store = opened(2, progress=lambda *told: None, warn=lambda text: None)
+    store = opened(2, progress=lambda *told: None)
     store.plan(shards, len)
     path = store.fetch(shards[0])
     sent = pickle.loads(pickle.dumps(store))
@@ -230,3 +230,24 @@ def test_one_who_waits_takes_over_when_the_first_gives_up(opened, web, shards, t
     assert isinstance(part, Part)
     threading.Timer(0.3, cache.abandon, [part]).start()
     assert opened(1).fetch(shards[0]).read_bytes() == web.files[shards[0].name]
+
+
+def test_small_files_beside_the_shards_count_and_stay_as_long_as_they_are_of_use(opened, shards, tmp_path):
+    store, folder = opened(3), tmp_path / "cache"
+    for shard in shards[:3]:
+        store.fetch(shard)
+        store.release(shard)
+    cache = Cache(CacheOptions(folder, 3 * SIZE))
+    cache.place("one.index/samples.npy", b"i" * BLOCK).release()
+    plan = cache.place("run.plan", b"p" * BLOCK)
+    assert kinds_in(folder) == {".shard": 2, ".index": 1, ".plan": 1}
+    assert cache.place("run.plan", b"q").path.read_bytes() == b"q", "in place of the one before"
+    plan.release()
+    with pytest.raises(
+        UserError, match=r"has no room for the 196609 bytes of big.plan, as its limit is 196608 bytes.*"
+    ):
+        cache.place("big.plan", bytes(3 * SIZE + 1))
+    (folder / "cut.placing").write_bytes(b"by a kill")
+    Cache(CacheOptions(folder, 3 * SIZE))
+    assert kinds_in(folder) == {".shard": 2, ".index": 1, ".plan": 1}
+    assert store.fetch(shards[3]) and kinds_in(folder)[".shard"] == 2

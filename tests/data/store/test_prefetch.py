@@ -128,6 +128,17 @@ def test_it_can_be_stopped_in_the_middle_of_a_download(opened, web, shards, tmp_
     wait_until(lambda: kinds_in(tmp_path) == {".shard": 2})
 
 
+def test_what_it_is_bringing_is_brought_when_the_others_are_replaced(opened, web, shards, tmp_path):
+    store = opened(4)
+    web.latency = 0.3
+    store.prefetch(shards[:4])
+    wait_until(lambda: len(web.asked) == 1)
+    store.prefetch(shards[6:8])
+    wait_until(lambda: kinds_in(tmp_path) == {".shard": 3})
+    time.sleep(0.4)
+    assert names_of(web) == [shards[number].name for number in (0, 6, 7)]
+
+
 def test_a_reader_waits_for_the_download_that_runs_ahead(opened, web, shards):
     store = opened(4)
     web.latency = 0.5
