@@ -31,6 +31,7 @@ setup(
         "tyro>=1.0.17",
         "rich>=15",
         "Pillow>=12.3",
+        "imagecodecs>=2025.3.30",  # the last for Python 3.10; decodes PNG by libspng, and tiles of TIFF by zstd
         "numpy>=2.2",
     ],
     extras_require={

@@ -1,11 +1,10 @@
-"""Pictures: what counts as one, how it becomes RGB, and its crop. Knows no shard and no tensor."""
+"""Pictures: what counts as one, and how it becomes RGB. Knows no shard and no tensor."""
 
 import io
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from refiner_ds.data.buckets import Bucket
 from refiner_ds.errors import UserError
 
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
@@ -16,7 +15,7 @@ class PictureError(UserError):
     """A picture that cannot be used, and why; whoever holds its name says it."""
 
 
-def decode(content: bytes) -> Image.Image:
+def decode(content: bytes | memoryview) -> Image.Image:
     """An RGB picture, turned upright by its EXIF orientation, from the bytes of a PNG, JPEG or WebP file.
 
     Grey, palette and CMYK pictures become RGB; an alpha channel that is opaque everywhere is dropped.
@@ -36,7 +35,7 @@ def decode(content: bytes) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _load(content: bytes) -> Image.Image:
+def _load(content: bytes | memoryview) -> Image.Image:
     """The picture as it is stored, but upright."""
     try:
         picture = Image.open(io.BytesIO(content))
@@ -58,16 +57,6 @@ def extension_of(content: bytes) -> str:
     """The member extension for the bytes of a picture, by its format and not by its name."""
     with Image.open(io.BytesIO(content)) as picture:
         return EXTENSIONS[str(picture.format)]
-
-
-def crop(picture: Image.Image, bucket: Bucket, x: int) -> np.ndarray:
-    """Resizes to the bucket with Lanczos and cuts the square of its height that starts x pixels from the left.
-
-    Returns:
-        (height, height, 3) uint8 RGB.
-    """
-    whole = picture.resize((bucket.width, bucket.height), Image.Resampling.LANCZOS)
-    return np.asarray(whole.crop((x, 0, x + bucket.height, bucket.height)))
 
 
 def to_array(picture: Image.Image) -> np.ndarray:

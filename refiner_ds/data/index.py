@@ -16,7 +16,7 @@ from refiner_ds.folders import file_made_whole
 FILE_NAME, RECORDS_NAME, SOURCES_NAME = "index.json", "samples.npy", "sources.jsonl"
 FILES = (FILE_NAME, RECORDS_NAME, SOURCES_NAME)
 VERSION = 2
-KINDS = ("png", "jpg", "webp")
+KINDS = ("png", "jpg", "webp", "tif", "npy")
 """Extensions of members, numbered in the records: new ones go to the end."""
 SPLITS = ("train", "val")
 
@@ -67,6 +67,11 @@ class Member(NamedTuple):
     offset: int
     size: int
     crc: int
+
+    @property
+    def kind(self) -> str:
+        """Extension of the member, one of KINDS."""
+        return self.name.rpartition(".")[2]
 
 
 @dataclass(frozen=True, eq=False)

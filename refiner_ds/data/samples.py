@@ -8,7 +8,7 @@ import numpy as np
 
 from refiner_ds.chance import generator_of
 from refiner_ds.data.buckets import Bucket, bucket_of
-from refiner_ds.data.images import crop, decode
+from refiner_ds.data.codecs import cut, decode
 from refiner_ds.data.manifest import VIEWS
 from refiner_ds.data.order import Draw, Order
 from refiner_ds.data.shards import Shards
@@ -41,6 +41,7 @@ class Samples:
     seed: int
     random_flip: bool = False
     replaces: bool = False
+    resampling: str = "exact"
     _made_anew: tuple[str, ...] = field(default=("bucket_of_sample", "_of_bucket"), init=False, repr=False)
 
     @classmethod
@@ -52,14 +53,16 @@ class Samples:
         seed: int,
         random_flip: bool = False,
         replaces: bool = False,
+        resampling: str = "exact",
     ) -> "Samples":
         """The samples of the split "train" or "val".
 
         Args:
             random_flip: mirror half of the draws left to right, all three views alike.
             replaces: put another sample of the bucket, chosen by the draw's position, in the place of a broken one.
+            resampling: how crops are resized, "exact" or "window", see `codecs.cut`.
         """
-        return cls(shards, shards.index.rows(split), buckets, seed, random_flip, replaces)
+        return cls(shards, shards.index.rows(split), buckets, seed, random_flip, replaces, resampling)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -106,7 +109,7 @@ class Samples:
         return Drawn(keys, tuple(replaced))
 
     def whole(self, sample: int) -> dict[str, np.ndarray]:
-        """(H, W, 3) uint8 RGB by view: a sample uncropped at its own size.
+        """(H, W, 3) uint8 RGB by view: a sample uncropped at the size at which it is stored.
 
         Raises:
             UserError: the sample cannot be used.
@@ -115,7 +118,7 @@ class Samples:
         for view in VIEWS:
             content = self.shards.read(self.rows[sample], view)
             with self.shards.naming(self.rows[sample], view):
-                found[view] = np.asarray(decode(content))
+                found[view] = decode(content, self.shards.index.member(self.rows[sample], view).kind)
         return found
 
     def _usable(self, draw: Draw, pictures: np.ndarray, replaced: list[str]) -> int:
@@ -140,9 +143,9 @@ class Samples:
         x = int(chance.integers(0, bucket.width - bucket.height + 1))
         step = -1 if self.random_flip and chance.random() < 0.5 else 1
         for view, picture in zip(VIEWS, pictures, strict=True):
-            content = self.shards.read(row, view)
+            content, kind = self.shards.read(row, view), self.shards.index.member(row, view).kind
             with self.shards.naming(row, view):
-                picture[:, ::step] = crop(decode(content), bucket, x)
+                cut(content, kind, bucket, x, picture[:, ::step], self.resampling)
 
     @functools.cached_property
     def _of_bucket(self) -> dict[int, np.ndarray]:

@@ -14,7 +14,7 @@ LATEST = "latest"
 BEFORE = {
     "optimizer": "AdamW", "use_ema": False, "revision": None, "variant": None,
     "trainable": "all", "lora_rank": None, "prediction_type": None, "zero_terminal_snr": False,
-    "shuffle_window_shards": None, "lanes": 1,
+    "shuffle_window_shards": None, "lanes": 1, "resampling": "exact",
 }  # fmt: skip
 """What runs and commits mean that were written before there was a choice."""
 LOCK = ".lock"

@@ -69,7 +69,7 @@ def make_plan(flags: Train, world: World) -> Plan:
     require_sound(resolved.optimizer)
     shards = open_shards(str(flags.shards))
     buckets, replaces = parse_buckets(flags.buckets), flags.max_bad_samples > 0
-    samples = Samples.of(shards, "train", buckets, flags.seed, flags.random_flip, replaces)
+    samples = Samples.of(shards, "train", buckets, flags.seed, flags.random_flip, replaces, resampling=flags.resampling)
     order = samples.order(resolved.global_batch_size, flags.shuffle_window_shards, flags.lanes)
     if len(samples) < resolved.global_batch_size:
         raise UserError(
@@ -109,6 +109,7 @@ def _identity(flags: Train, digest: str, resolved: Resolved) -> dict[str, Any]:
         "buckets": flags.buckets,
         "shuffle_window_shards": flags.shuffle_window_shards,
         "lanes": flags.lanes,
+        "resampling": flags.resampling,
         "global_batch_size": resolved.global_batch_size,
     }
 

@@ -1,4 +1,4 @@
-"""Pictures: which bucket they fall into, how they become RGB, what is refused in which words, how they are cropped."""
+"""Pictures: which bucket they fall into, how they become RGB, what is refused in which words."""
 
 import contextlib
 import io
@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from refiner_ds.config.training import BUCKETS
-from refiner_ds.data.buckets import Bucket, bucket_of, parse_buckets
-from refiner_ds.data.images import PictureError, crop, decode, extension_of
+from refiner_ds.data.buckets import bucket_of, parse_buckets
+from refiner_ds.data.images import PictureError, decode, extension_of
 from refiner_ds.errors import UserError
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]], [[0, 0, 0], [200, 100, 50]]], np.uint8)
@@ -176,12 +176,3 @@ def test_a_float_picture_is_refused_in_words():
 @pytest.mark.parametrize(("kind", "extension"), [("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp")])
 def test_the_extension_follows_the_content(kind, extension):
     assert extension_of(content_of(Image.fromarray(NOISE), kind)) == extension
-
-
-def test_a_crop_is_a_window_of_the_resized_picture():
-    picture, bucket = Image.fromarray(NOISE), Bucket(2.0, 40, 20)
-    whole = np.asarray(picture.resize((40, 20), Image.Resampling.LANCZOS))
-    for x in (0, 7, 20):
-        window = crop(picture, bucket, x)
-        assert window.dtype == np.uint8 and window.shape == (20, 20, 3)
-        assert np.array_equal(window, whole[:, x : x + 20])
