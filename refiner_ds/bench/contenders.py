@@ -47,6 +47,7 @@ def _of_peers(storage: Storage, kind: str, transform: str) -> tuple[Contender, .
 CONTENDERS = (
     Contender(BASELINE, "refiner_ds.bench.baseline"),
     Contender("ours/kept/exact", OURS, KEPT, "exact"),
+    Contender("ours/kept/window", OURS, KEPT, "window"),
     *_of_peers(KEPT, "kept/recipe", "recipe"),
     Contender("packing/ours/1", PACKING, action="write", workers=1),
     Contender("packing/ours/2", PACKING, action="write", workers=2),

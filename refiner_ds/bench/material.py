@@ -11,7 +11,7 @@ from PIL import Image
 
 from refiner_ds.bench.storage import KEPT, Storage, write_shards
 from refiner_ds.data.buckets import Bucket, bucket_of
-from refiner_ds.data.index import KINDS, Index, read_index
+from refiner_ds.data.index import Index, read_index
 from refiner_ds.data.manifest import VIEWS, Sample
 from refiner_ds.data.packing.crew import Tell
 
@@ -42,7 +42,7 @@ class Material:
         listed = []
         for sample in self.samples:
             sizes = {view: path.stat().st_size for view, path in sample.files.items()}
-            listed.append({view: (str(path), 0, sizes[view], "") for view, path in sample.files.items()})
+            listed.append({view: (str(path), 0, sizes[view], path.suffix[1:]) for view, path in sample.files.items()})
         return self._saved("files.json", listed)
 
     def shards(self, storage: Storage) -> Path:
@@ -79,8 +79,7 @@ class Material:
 
 def _member(index: Index, row: int, view: str) -> tuple[str, int, int, str]:
     member = index.member(row, view)
-    kind = KINDS[index.records["kind"][row][VIEWS.index(view)]]
-    return str(index.folder / member.shard), member.offset, member.size, kind
+    return str(index.folder / member.shard), member.offset, member.size, member.kind
 
 
 def megabytes_of(folder: Path) -> float:

@@ -17,7 +17,9 @@ STEPS = 1_000_000
 
 def read(job: Job) -> Iterator[Tensor]:
     """Micro-batches of one rank, each an optimizer step."""
-    samples = Samples.of(open_shards(job.folder), "train", parse_buckets(job.bucket), job.seed)
+    samples = Samples.of(
+        open_shards(job.folder), "train", parse_buckets(job.bucket), job.seed, resampling=job.transform
+    )
     stream = Stream(samples, samples.order(job.batch_size), job.batch_size, 0, 1, job.workers)
     return (batch.render for batch in stream.batches(0, STEPS))
 
