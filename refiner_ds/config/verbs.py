@@ -76,6 +76,15 @@ class Pack:
     """Where pictures cannot be used: pack nothing and list them, or leave their samples out and say so in the index."""
     shard_size: int = 512 * 1024 * 1024
     """A new shard starts once this many bytes are in one."""
+    recode: Literal["keep", "tiff", "npy", "jpeg"] = "keep"
+    """How pictures are stored: the bytes of their files; lossless TIFF, of which a crop is decoded alone; bare pixels,
+    for plain webdataset too; or JPEG, which changes them. See shards/README.md for size and speed."""
+    jpeg_quality: int | None = None
+    """Of JPEG, 1 to 100; 95 where not given. Colours are not subsampled."""
+    resize: bool = False
+    """Store pictures at the size of their bucket, so that training only cuts them; then it needs the same buckets."""
+    buckets: str | None = None
+    """Those buckets as KEY:WIDTHxHEIGHT, comma-separated; those of training where not given."""
     workers: int = 2
     """Processes that check and write; the shards do not depend on it."""
 

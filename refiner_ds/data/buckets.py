@@ -50,6 +50,33 @@ def parse_buckets(text: str) -> tuple[Bucket, ...]:
     return tuple(buckets)
 
 
+def spelled(buckets: tuple[Bucket, ...]) -> str:
+    """Buckets as `parse_buckets` reads them; equal ones have one spelling."""
+    return ",".join(f"{bucket.key!r}:{bucket}" for bucket in buckets)
+
+
 def bucket_of(width: int, height: int, buckets: tuple[Bucket, ...]) -> int:
     """Index of the bucket whose key is nearest to width/height; the first of equally near ones."""
     return min(range(len(buckets)), key=lambda i: abs(buckets[i].key - width / height))
+
+
+def size_in(width: int, height: int, buckets: tuple[Bucket, ...]) -> tuple[int, int]:
+    """(width, height) to which a picture of these buckets is resized; its own where there are none."""
+    if not buckets:
+        return width, height
+    bucket = buckets[bucket_of(width, height, buckets)]
+    return bucket.width, bucket.height
+
+
+def require_table(buckets: tuple[Bucket, ...], packed: str | None, shards: str) -> None:
+    """Refuses buckets other than those, as --buckets spells them, that the pictures of shards were resized to.
+
+    Raises:
+        UserError: they differ.
+    """
+    if packed and parse_buckets(packed) != buckets:
+        raise UserError(
+            f"--buckets {spelled(buckets)} differs from {packed}, to which the pictures in {shards} were resized when "
+            f"they were packed, so they would be resized twice or cut from another size; train with --buckets "
+            f"{packed}, or pack again."
+        )

@@ -80,8 +80,9 @@ class Index:
 
     Attributes:
         records: (samples,) of `record_type`, mapped from disk; those of a shard are adjacent, in the order of `shards`.
-        codec: how pictures are stored; "keep" is as their files were.
-        buckets: the buckets that a codec resized to, as --buckets spells them.
+            Width and height are those of the picture files.
+        codec: how pictures are stored: "keep" is as their files were, others are "tiff", "npy" and such as "jpeg:95".
+        buckets: those to whose sizes pictures were resized, as --buckets spells them; None left them at their own.
         made_by: "pack", or "index" for tars that something else wrote.
     """
 
@@ -142,6 +143,8 @@ def write_index(
     datasets: Sequence[Dataset],
     skipped: Sequence[Skipped] = (),
     made_by: str = "pack",
+    codec: str = "keep",
+    buckets: str | None = None,
 ) -> Index:
     """Writes samples.npy, sources.jsonl and, last, index.json, which makes the folder a data set.
 
@@ -153,7 +156,7 @@ def write_index(
     with file_made_whole(folder / SOURCES_NAME) as path, path.open("w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in sources)
     sums = (sha256_of(folder / name) for name in (RECORDS_NAME, SOURCES_NAME))
-    index = Index(folder, (*shards,), _mapped(folder), (*datasets,), (*skipped,), "keep", None, made_by, *sums)
+    index = Index(folder, (*shards,), _mapped(folder), (*datasets,), (*skipped,), codec, buckets, made_by, *sums)
     with file_made_whole(folder / FILE_NAME) as path:
         path.write_text(json.dumps(_content(index), indent=1) + "\n", encoding="utf-8")
     return index

@@ -1,4 +1,4 @@
-"""Packing: samples become WebDataset tars, picture bytes untouched, in the same bytes whatever the worker count."""
+"""Packing: samples become WebDataset tars, picture bytes untouched or recoded, the same whatever the worker count."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +13,9 @@ from refiner_ds.data.manifest import VIEWS, Sample
 from refiner_ds.data.packing.check import Finding, Findings, check_all
 from refiner_ds.data.packing.crew import Crew, Tell, crew_of, tell_nobody
 from refiner_ds.data.packing.plan import Plan, PlannedShard, make_plan
+from refiner_ds.data.packing.recode import KEEP, Recoding
 from refiner_ds.data.packing.scratch import Scratch, Writing
-from refiner_ds.data.packing.write import Job, write
+from refiner_ds.data.packing.write import Job, Written, write, written_before
 from refiner_ds.errors import UserError
 
 CHUNK = 8
@@ -27,14 +28,16 @@ class Recipe:
 
     Attributes:
         order: "shuffled" packs training samples in an order drawn by `seed`, "list" in that of the manifest.
-        shard_size: bytes of pictures after which a new shard starts.
+        shard_size: bytes of pictures after which a new shard starts; an estimate, where they are recoded.
         on_error: "stop" packs nothing while a sample cannot be used; "skip" leaves it out and says so in the index.
+        recoding: what becomes of the pictures' bytes.
     """
 
     order: Literal["shuffled", "list"] = "shuffled"
     seed: int = 0
     shard_size: int = 512 * 1024 * 1024
     on_error: Literal["stop", "skip"] = "stop"
+    recoding: Recoding = KEEP
 
 
 def pack(
@@ -74,7 +77,7 @@ def pack(
         if problems and recipe.on_error == "stop":
             raise UserError(_refusal(problems, len(samples), scratch.problems))
         names, checked = [dataset.name for dataset in datasets], [finding.checked for finding in found]
-        plan = make_plan(samples, checked, splits, names, recipe.order, recipe.seed, recipe.shard_size)
+        plan = make_plan(samples, checked, splits, names, recipe.order, recipe.seed, recipe.shard_size, recipe.recoding)
         if not any(shard.split == "train" for shard in plan.shards):
             raise UserError(
                 f"{len(problems)} of {len(samples)} samples cannot be used and no other one is there to train on; "
@@ -83,10 +86,16 @@ def pack(
         scratch.require_free(plan.digest)
         if not scratch.is_committed(plan.digest):
             writing = scratch.begin(plan.digest, say)
-            shards = _written(plan, samples, writing, crew, tell)
+            written = _written(plan, samples, writing, crew, tell)
+            shards = [
+                Shard(shard.name, shard.split, one.bytes, one.sha256, shard.samples)
+                for shard, one in zip(plan.shards, written, strict=True)
+            ]
             skipped = [_skipped(number, samples[number], datasets, plan, why) for number, why in problems.items()]
             counted = _counted(datasets, plan)
-            write_index(writing.shards, shards, plan.records, plan.lines, counted, [*left_out, *skipped])
+            records, skipped = np.concatenate([one.records for one in written]), [*left_out, *skipped]
+            codec, table = recipe.recoding.label, recipe.recoding.table
+            write_index(writing.shards, shards, records, plan.lines, counted, skipped, codec=codec, buckets=table)
             writing.commit({shard.name for shard in shards} | {*FILES})
         scratch.remove()
     return read_index(out)
@@ -120,25 +129,26 @@ def _refusal(problems: dict[int, str], total: int, path: Path) -> str:
     )
 
 
-def _written(plan: Plan, samples: Sequence[Sample], writing: Writing, crew: Crew, tell: Tell) -> list[Shard]:
-    """Writes the shards that no earlier run has completed."""
-    sums = {shard.name: writing.sum_of(shard.name, shard.bytes) for shard in plan.shards}
-    missing = [shard for shard in plan.shards if sums[shard.name] is None]
-    kept = [shard for shard in plan.shards if sums[shard.name] is not None]
-    done, size = sum(shard.samples for shard in kept), sum(shard.bytes for shard in kept)
+def _written(plan: Plan, samples: Sequence[Sample], writing: Writing, crew: Crew, tell: Tell) -> list[Written]:
+    """Writes the shards that no earlier run has completed; all of them, in the plan's order."""
+    found = {shard.name: written_before(_job(plan, shard, samples, writing)) for shard in plan.shards}
+    done, size = 0, 0
+    missing = [shard for shard in plan.shards if found[shard.name] is None]
+    for kept in filter(None, found.values()):
+        done, size = done + len(kept.records), size + kept.bytes
     jobs = (_job(plan, shard, samples, writing) for shard in missing)
-    for shard, digest in zip(missing, crew.results(write, jobs), strict=True):
-        sums[shard.name] = digest
-        done, size = done + shard.samples, size + shard.bytes
+    for shard, written in zip(missing, crew.results(write, jobs), strict=True):
+        found[shard.name] = written
+        done, size = done + shard.samples, size + written.bytes
         tell("writing", done, len(plan.records), size)
-    return [Shard(one.name, one.split, one.bytes, str(sums[one.name]), one.samples) for one in plan.shards]
+    return [written for written in found.values() if written]
 
 
 def _job(plan: Plan, shard: PlannedShard, samples: Sequence[Sample], writing: Writing) -> Job:
     part = slice(shard.first, shard.first + shard.samples)
     files = [tuple(samples[number].files[view] for view in VIEWS) for number in plan.numbers[part]]
     path, note = writing.shards / shard.name, writing.sums / shard.name
-    return Job(path, note, plan.records[part], files, plan.cards[part])
+    return Job(path, note, plan.records[part], files, plan.cards[part], plan.recoding)
 
 
 def _counted(datasets: Sequence[Dataset], plan: Plan) -> list[Dataset]:

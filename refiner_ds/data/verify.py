@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from refiner_ds.data.buckets import parse_buckets
 from refiner_ds.data.index import SOURCES_NAME, Index, Shard, read_index, sha256_of
 from refiner_ds.data.packing.crew import Tell, crew_of, tell_nobody
 from refiner_ds.data.packing.look import Look, Verified, look_at
@@ -55,11 +56,13 @@ def looks_of(index: Index, with_lines: bool) -> Iterator[Look]:
     for number, shard in enumerate(index.shards):
         rows.setdefault(shard.name, []).append(slice(bounds[number], bounds[number + 1]))
         shards[shard.name] = shard
-    lines = _lines(index) if index.made_by == "pack" and with_lines else None
+    packed = index.made_by == "pack"
+    lines = _lines(index) if packed and with_lines else None
+    buckets = parse_buckets(index.buckets) if index.buckets else ()
     for name, shard in shards.items():
         records = np.concatenate([index.records[part] for part in rows[name]])
         known = list(islice(lines, shard.samples)) if lines else None
-        yield Look(index.folder, name, shard.bytes, shard.sha256, records, names, index.made_by == "pack", known)
+        yield Look(index.folder, name, shard.bytes, shard.sha256, records, names, packed, buckets, known)
 
 
 def _lines(index: Index) -> Iterator[str]:

@@ -9,7 +9,7 @@ from refiner_ds.checkpoint.layout import Checkpoint
 from refiner_ds.config.deepspeed import Resolved, read_json, resolve
 from refiner_ds.config.limits import check_limits
 from refiner_ds.config.training import Train
-from refiner_ds.data.buckets import parse_buckets
+from refiner_ds.data.buckets import parse_buckets, require_table
 from refiner_ds.data.order import Order
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.shards import Shards, open_shards
@@ -69,6 +69,7 @@ def make_plan(flags: Train, world: World) -> Plan:
     require_sound(resolved.optimizer)
     shards = open_shards(str(flags.shards))
     buckets, replaces = parse_buckets(flags.buckets), flags.max_bad_samples > 0
+    require_table(buckets, shards.index.buckets, str(flags.shards))
     samples = Samples.of(shards, "train", buckets, flags.seed, flags.random_flip, replaces, resampling=flags.resampling)
     order = samples.order(resolved.global_batch_size, flags.shuffle_window_shards, flags.lanes)
     if len(samples) < resolved.global_batch_size:

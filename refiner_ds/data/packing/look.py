@@ -9,12 +9,13 @@ from typing import NamedTuple
 import google_crc32c
 import numpy as np
 
-from refiner_ds.data.images import PictureError, decode
-from refiner_ds.data.index import member_name, sha256_of
+from refiner_ds.data.buckets import Bucket, size_in
+from refiner_ds.data.codecs import decode
+from refiner_ds.data.images import PictureError
+from refiner_ds.data.index import KINDS, member_name, sha256_of
 from refiner_ds.data.manifest import VIEWS
 from refiner_ds.data.packing.listing import TarError, members_of
-from refiner_ds.data.packing.plan import place_members
-from refiner_ds.data.packing.tar import BLOCK, END, card_of, header_of, padding_of
+from refiner_ds.data.packing.tar import BLOCK, END, card_of, header_of, padding_of, place_members
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Look:
 
     Attributes:
         packed: whether `pack` wrote it, so that each of its bytes is known.
+        buckets: those to whose sizes its pictures were resized; none left them at their own.
         lines: what sources.jsonl says of its samples, where that is as it was written.
     """
 
@@ -33,6 +35,7 @@ class Look:
     records: np.ndarray
     datasets: Sequence[str]
     packed: bool
+    buckets: tuple[Bucket, ...]
     lines: list[str] | None
 
 
@@ -78,7 +81,8 @@ def _file_problems(path: Path, look: Look) -> Iterator[str]:
         yield "has another sha256 than the index says"
 
 
-def _picture_problems(descriptor: int, record: np.void) -> Iterator[str]:
+def _picture_problems(descriptor: int, record: np.void, buckets: tuple[Bucket, ...]) -> Iterator[str]:
+    expected = size_in(int(record["width"]), int(record["height"]), buckets)
     for place in range(len(VIEWS)):
         name, size = member_name(record, place), int(record["size"][place])
         content = os.pread(descriptor, size, int(record["offset"][place]))
@@ -88,12 +92,12 @@ def _picture_problems(descriptor: int, record: np.void) -> Iterator[str]:
         if google_crc32c.value(content) != record["crc"][place]:
             yield f"{name} has another crc32c than the index says"
         try:
-            shape = decode(content).size
+            height, width, _ = decode(content, KINDS[record["kind"][place]]).shape
         except PictureError as error:
             yield f"{name} {error}"
             continue
-        if shape != (record["width"], record["height"]):
-            yield f"{name} is {shape[0]}x{shape[1]}, not {record['width']}x{record['height']}"
+        if (width, height) != expected:
+            yield f"{name} is {width}x{height}, not {expected[0]}x{expected[1]}"
 
 
 def _packed_problems(descriptor: int, look: Look) -> Iterator[str]:
@@ -125,7 +129,7 @@ def _sample_problems(descriptor: int, look: Look, number: int) -> Iterator[str]:
                 yield f"what follows {name} is damaged"
         if card is not None and os.pread(descriptor, len(card), offset) != card:
             yield f"{name} is not what was packed"
-    yield from _picture_problems(descriptor, record)
+    yield from _picture_problems(descriptor, record, look.buckets)
 
 
 def _members(record: np.void, card: bytes | None) -> Iterator[tuple[str, int, int]]:

@@ -1,4 +1,4 @@
-"""What packing will write, to the byte: a pure function of checked samples, their splits and the options."""
+"""What packing will write, shard by shard: a pure function of checked samples, their splits and the options."""
 
 import hashlib
 import json
@@ -11,16 +11,16 @@ from refiner_ds.chance import generator_of
 from refiner_ds.data.index import SPLITS, record_type
 from refiner_ds.data.manifest import Sample
 from refiner_ds.data.packing.check import Checked
-from refiner_ds.data.packing.tar import BLOCK, END, card_of, member_bytes
+from refiner_ds.data.packing.recode import KEEP, Recoding
+from refiner_ds.data.packing.tar import card_of
 
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """One tar to write: its name, split, bytes, and its records first <= i < first + samples."""
+    """One tar to write: its name, split, and its records first <= i < first + samples."""
 
     name: str
     split: str
-    bytes: int
     first: int
     samples: int
 
@@ -31,7 +31,8 @@ class Plan:
 
     Attributes:
         numbers: (records,) int64: which sample each record is.
-        records: (records,) of `record_type`.
+        records: (records,) of `record_type`; size, crc and kind are those of the picture files. Writing puts those of
+            what is packed in their place, which also gives the offsets.
         lines: what sources.jsonl says of each record.
         cards: the content of KEY.json of each record.
     """
@@ -41,11 +42,13 @@ class Plan:
     lines: list[str]
     cards: list[bytes]
     shards: list[PlannedShard]
+    recoding: Recoding
 
     @property
     def digest(self) -> str:
         """16 hex digits; equal plans lead to equal bytes."""
         digest = hashlib.sha256(self.records.tobytes())
+        digest.update(self.recoding.identity.encode())
         digest.update(json.dumps([vars(shard) for shard in self.shards]).encode())
         for card in self.cards:
             digest.update(card)
@@ -60,6 +63,7 @@ def make_plan(
     order: str,
     seed: int,
     shard_size: int,
+    recoding: Recoding = KEEP,
 ) -> Plan:
     """Plans the shards of the samples that can be used.
 
@@ -68,13 +72,13 @@ def make_plan(
         splits: by sample, "train" or "val".
         names: of the datasets, which `Sample.dataset` numbers.
         order: "shuffled" or "list", see `arranged`.
-        shard_size: bytes of pictures after which a new shard starts.
+        shard_size: bytes of pictures after which a new shard starts; an estimate, where they are recoded.
     """
     usable: list[int] = []
     bounds: list[tuple[str, str, int, int]] = []
     for split, numbers in arranged(splits, order, seed).items():
         kept = [number for number in map(int, numbers) if checked[number] is not None]
-        cuts = cut([sum(_of(checked, number).sizes) for number in kept], shard_size)
+        cuts = cut([_expected_bytes(_of(checked, number), recoding) for number in kept], shard_size)
         for place, (first, last) in enumerate(cuts):
             bounds.append((f"{split}-{place:06d}.tar", split, len(usable) + first, len(usable) + last))
         usable += kept
@@ -84,9 +88,8 @@ def make_plan(
     shards = []
     for number, (name, split, first, last) in enumerate(bounds):
         records["shard"][first:last] = number
-        count = place_members(records[first:last], [len(card) for card in cards[first:last]])
-        shards.append(PlannedShard(name, split, count, first, last - first))
-    return Plan(np.array(usable, np.int64), records, lines, cards, shards)
+        shards.append(PlannedShard(name, split, first, last - first))
+    return Plan(np.array(usable, np.int64), records, lines, cards, shards, recoding)
 
 
 def arranged(splits: Sequence[str], order: str, seed: int) -> dict[str, np.ndarray]:
@@ -112,17 +115,6 @@ def cut(sizes: Sequence[int], shard_size: int) -> list[tuple[int, int]]:
     return groups
 
 
-def place_members(records: np.ndarray, card_sizes: Sequence[int]) -> int:
-    """Sets the offsets of the records of one shard, whose samples lie one after the other; returns the tar's bytes."""
-    members = member_bytes(records["size"].astype(np.uint64))
-    cards = member_bytes(np.array(card_sizes, np.uint64))
-    ends = np.cumsum(members.sum(axis=1) + cards)
-    starts = ends - members.sum(axis=1) - cards
-    before = np.cumsum(members, axis=1) - members
-    records["offset"] = starts[:, None] + before + np.uint64(BLOCK)
-    return int(ends[-1]) + len(END)
-
-
 def _records(samples: Sequence[Sample], checked: Sequence[Checked | None], numbers: Sequence[int]) -> np.ndarray:
     digits = max(8, len(str(len(samples) - 1)))
     records = np.zeros(len(numbers), record_type(digits))
@@ -140,6 +132,10 @@ def _records(samples: Sequence[Sample], checked: Sequence[Checked | None], numbe
         if found:
             records[field] = [getattr(one, name) for one in found]
     return records
+
+
+def _expected_bytes(one: Checked, recoding: Recoding) -> int:
+    return sum(recoding.expected_bytes(one.width, one.height, size) for size in one.sizes)
 
 
 def _of(checked: Sequence[Checked | None], number: int) -> Checked:

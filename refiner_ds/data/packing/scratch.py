@@ -1,7 +1,7 @@
 """`.OUT.packing` beside OUT: what is done of packing OUT, so that a killed run goes on; OUT appears by one rename.
 
 It holds checked.jsonl (what was found in each sample), problems.txt (what cannot be packed), and for the plan that is
-being written plan-DIGEST/shards, which becomes OUT, and plan-DIGEST/sums with the sha256 of each complete shard.
+being written plan-DIGEST/shards, which becomes OUT, and plan-DIGEST/sums with a note of what each complete shard holds.
 """
 
 import fcntl
@@ -107,13 +107,6 @@ class Writing:
     def __init__(self, scratch: Scratch, folder: Path):
         self._scratch = scratch
         self.shards, self.sums = folder / "shards", folder / "sums"
-
-    def sum_of(self, name: str, size: int) -> str | None:
-        """The sha256 (hex) of a shard that an earlier run completed; it was synced before its sum was written."""
-        shard, note = self.shards / name, self.sums / name
-        if note.exists() and shard.exists() and shard.stat().st_size == size:
-            return note.read_text()
-        return None
 
     def commit(self, names: set[str]) -> None:
         """Makes the shards folder the output folder; what is not in `names` was left by a killed process and goes."""

@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,6 +27,17 @@ def padding_of(size: int) -> bytes:
 def member_bytes(size: np.ndarray) -> np.ndarray:
     """Bytes that members of `size` bytes take in a tar, with header and padding."""
     return BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK
+
+
+def place_members(records: np.ndarray, card_sizes: Sequence[int]) -> int:
+    """Sets the offsets of the records of one shard, whose samples lie one after the other; returns the tar's bytes."""
+    members = member_bytes(records["size"].astype(np.uint64))
+    cards = member_bytes(np.array(card_sizes, np.uint64))
+    ends = np.cumsum(members.sum(axis=1) + cards)
+    starts = ends - members.sum(axis=1) - cards
+    before = np.cumsum(members, axis=1) - members
+    records["offset"] = starts[:, None] + before + np.uint64(BLOCK)
+    return int(ends[-1]) + len(END)
 
 
 def card_of(record: np.void, line: str, dataset: str) -> bytes:

@@ -1,42 +1,76 @@
-"""Writing one shard: picture bytes untouched, whole and synced to disk before it has its name."""
+"""Writing one shard: pictures as they are recoded, whole and synced to disk before it has its name."""
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
 
-from refiner_ds.data.index import member_name
-from refiner_ds.data.packing.tar import END, header_of, padding_of
+from refiner_ds.data.images import PictureError
+from refiner_ds.data.index import KINDS, member_name
+from refiner_ds.data.packing.recode import Recoding, recode
+from refiner_ds.data.packing.tar import END, header_of, padding_of, place_members
 from refiner_ds.errors import UserError
 from refiner_ds.folders import file_made_whole
+
+MADE = ("size", "crc", "kind")
+"""Fields of a record that are known once its pictures are encoded; the offsets follow from them."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One shard to write: where, where to note its sha256, and by record the pictures in VIEWS' order and the card."""
+    """One shard to write: where, where to note what was written, and of each record the picture files and the card.
+
+    Attributes:
+        records: (samples,) of `record_type`; size, crc and kind are those of the picture files.
+        files: by record the pictures in VIEWS' order.
+    """
 
     path: Path
-    sum_path: Path
+    note_path: Path
     records: np.ndarray
     files: list[tuple[Path, ...]]
     cards: list[bytes]
+    recoding: Recoding
 
 
-def write(job: Job) -> str:
-    """Writes a shard and returns its sha256 (hex).
+class Written(NamedTuple):
+    """A shard that is there: its sha256 (hex), its bytes, and the records of what it holds."""
+
+    sha256: str
+    bytes: int
+    records: np.ndarray
+
+
+def written_before(job: Job) -> Written | None:
+    """The shard, if an earlier run completed it; it was synced before its note was written."""
+    records = job.records.copy()
+    try:
+        note = json.loads(job.note_path.read_text(encoding="utf-8"))
+        for field in MADE:
+            records[field] = note[field]
+        written = Written(note["sha256"], _placed(records, job), records)
+        return written if job.path.stat().st_size == written.bytes else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write(job: Job) -> Written:
+    """Writes a shard.
 
     Raises:
-        UserError: a file is not what it was when it was checked, or the shard cannot be written.
+        UserError: a file is not what it was when it was checked, cannot be recoded, or the shard cannot be written.
     """
     partial = job.path.with_name(f"{job.path.name}.{os.getpid()}.partial")
-    digest = hashlib.sha256()
+    digest, records = hashlib.sha256(), job.records.copy()
     try:
         with partial.open("wb") as file:
-            for record, files, card in zip(job.records, job.files, job.cards, strict=True):
-                for piece in _pieces(record, files, card):
+            for record, files, card in zip(records, job.files, job.cards, strict=True):
+                for piece in _pieces(record, files, card, job.recoding):
                     digest.update(piece)
                     file.write(piece)
             digest.update(END)
@@ -45,8 +79,9 @@ def write(job: Job) -> str:
             os.fsync(file.fileno())
         partial.replace(job.path)
         sync_folder(job.path.parent)
-        with file_made_whole(job.sum_path) as note:
-            note.write_text(digest.hexdigest())
+        with file_made_whole(job.note_path) as path:
+            note = {"sha256": digest.hexdigest(), **{field: records[field].tolist() for field in MADE}}
+            path.write_text(json.dumps(note), encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"shard {job.path} cannot be written ({error.strerror}); make room or mend the folder and pack again, "
@@ -54,17 +89,36 @@ def write(job: Job) -> str:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
-    return digest.hexdigest()
+    return Written(digest.hexdigest(), _placed(records, job), records)
 
 
-def _pieces(record: np.void, files: tuple[Path, ...], card: bytes) -> list[bytes]:
-    """The sample as it lies in the tar."""
+def _placed(records: np.ndarray, job: Job) -> int:
+    """Sets the offsets of the records, and returns the bytes of the shard."""
+    return place_members(records, [len(card) for card in job.cards])
+
+
+def _pieces(record: np.void, files: tuple[Path, ...], card: bytes, recoding: Recoding) -> list[bytes]:
+    """The sample as it lies in the tar; its record then tells what is there instead of what the files hold."""
     pieces = []
     for place, path in enumerate(files):
         content = _content(path, int(record["size"][place]), int(record["crc"][place]))
+        content, kind = _recoded(path, content, KINDS[record["kind"][place]], recoding)
+        made = (len(content), google_crc32c.value(content), KINDS.index(kind))
+        for field, value in zip(MADE, made, strict=True):
+            record[field][place] = value
         pieces += [header_of(member_name(record, place), len(content)), content, padding_of(len(content))]
     name = f"{record['key'].decode()}.json"
     return [*pieces, header_of(name, len(card)), card, padding_of(len(card))]
+
+
+def _recoded(path: Path, content: bytes, kind: str, recoding: Recoding) -> tuple[bytes, str]:
+    try:
+        return recode(content, kind, recoding)
+    except PictureError as error:
+        raise UserError(
+            f"picture {path} cannot be packed with --recode {recoding.codec}: it {error}; "
+            "pack with another --recode, or with keep, which leaves its bytes."
+        ) from error
 
 
 def _content(path: Path, size: int, crc: int) -> bytes:
