@@ -1,7 +1,6 @@
 """The baseline's loader as a process of the bench: loose files and a map-style dataset, in the process that trains."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from refiner_ds.bench.job import Job
 from refiner_ds.bench.recipe import recipe
-from refiner_ds.bench.window import main
+from refiner_ds.bench.window import Start, main
 from refiner_ds.data.buckets import Bucket, parse_buckets
 
 
@@ -27,13 +26,13 @@ class Triplets(Dataset):
         return recipe(self.files[number], self.bucket)
 
 
-def read(job: Job) -> Iterator[Tensor]:
-    """Batches of the loose files, in a random order."""
+def read(job: Job) -> Start:
+    """The loose files in a random order, another one in each lap."""
     samples = json.loads(Path(job.sources).read_text(encoding="utf-8"))
     files = [{view: path for view, (path, *_) in sample.items()} for sample in samples]
     torch.manual_seed(job.seed)
     loader: DataLoader = DataLoader(Triplets(files, *parse_buckets(job.bucket)), job.batch_size, shuffle=True)
-    return (batch["render"] for batch in loader)
+    return lambda: (batch["render"] for batch in loader)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from refiner_ds.bench.storage import KEPT, Storage
+from refiner_ds.bench.storage import JPEG, KEPT, NPY_BUCKET, TIFF, TIFF_BUCKET, Storage
 from refiner_ds.errors import UserError
 
 
@@ -48,7 +48,14 @@ CONTENDERS = (
     Contender(BASELINE, "refiner_ds.bench.baseline"),
     Contender("ours/kept/exact", OURS, KEPT, "exact"),
     Contender("ours/kept/window", OURS, KEPT, "window"),
+    Contender("ours/jpeg/window", OURS, JPEG, "window"),
+    Contender("ours/tiff/exact", OURS, TIFF, "exact"),
+    Contender("ours/tiff/window", OURS, TIFF, "window"),
+    Contender("ours/tiff-bucket", OURS, TIFF_BUCKET, "exact"),
+    Contender("ours/npy-bucket", OURS, NPY_BUCKET, "exact"),
     *_of_peers(KEPT, "kept/recipe", "recipe"),
+    *_of_peers(TIFF_BUCKET, "tiff-bucket", "exact"),
+    *_of_peers(NPY_BUCKET, "npy-bucket", "exact"),
     Contender("packing/ours/1", PACKING, action="write", workers=1),
     Contender("packing/ours/2", PACKING, action="write", workers=2),
     Contender("packing/ours/writing", PACKING, transform="writing", action="write", workers=1),

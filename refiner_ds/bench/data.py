@@ -52,8 +52,8 @@ def bench_data(
         rows = race(contenders, rounds, course, material, tell)
     kind = f"synthetic triplets of {WIDTH}x{HEIGHT}" if manifest is None else "own triplets"
     what = (
-        f"{len(samples)} {kind}, bucket {bucket}, batch {course.batch_size}, {course.workers} worker(s), windows of "
-        f"{course.samples} samples, median [min..max] of {rounds} rounds"
+        f"{len(samples)} {kind}, bucket {bucket}, batch {course.batch_size}, workers {course.workers}, "
+        f"{course.laps * course.lap} samples a round, median [min..max] over rounds: {rounds}"
     )
     about = {
         "what": what,

@@ -16,7 +16,8 @@ class Job:
         transform: "recipe" as the baseline does it, else how the crop is cut: "exact" or "window".
         bucket: as --buckets spells it; all samples are of this one.
         warm_up: batches that are read before the clock starts.
-        samples: how many are read while it runs.
+        samples: how many are read while it runs, in each lap.
+        laps: how often warm-up and window follow each other; of a data set with an end, each is in a pass of its own.
         seed: of order and crops.
     """
 
@@ -28,6 +29,7 @@ class Job:
     workers: int
     warm_up: int
     samples: int
+    laps: int
     seed: int
 
 

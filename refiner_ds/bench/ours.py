@@ -1,11 +1,7 @@
 """Our loader as a process of the bench: the stream that training reads, over packed shards."""
 
-from collections.abc import Iterator
-
-from torch import Tensor
-
 from refiner_ds.bench.job import Job
-from refiner_ds.bench.window import main
+from refiner_ds.bench.window import Start, main
 from refiner_ds.data.buckets import parse_buckets
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.shards import open_shards
@@ -15,13 +11,14 @@ STEPS = 1_000_000
 """Optimizer steps of the run that is read from; its order has no end."""
 
 
-def read(job: Job) -> Iterator[Tensor]:
-    """Micro-batches of one rank, each an optimizer step."""
+def read(job: Job) -> Start:
+    """Micro-batches of one rank, each an optimizer step, without an end."""
     samples = Samples.of(
         open_shards(job.folder), "train", parse_buckets(job.bucket), job.seed, resampling=job.transform
     )
     stream = Stream(samples, samples.order(job.batch_size), job.batch_size, 0, 1, job.workers)
-    return (batch.render for batch in stream.batches(0, STEPS))
+    batches = (batch.render for batch in stream.batches(0, STEPS))
+    return lambda: batches
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from refiner_ds.bench.material import Material, megabytes_of
 from refiner_ds.bench.process import RunFailed, run_process, versions
 from refiner_ds.data.packing.crew import Tell
 
+LAP = 64
+"""Samples in the window of one lap, at most."""
+
 
 @dataclass
 class Row:
@@ -32,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Course:
-    """What is the same for all: samples in the window, batches before it, and so on as in `Job`."""
+    """What is the same for all: samples that each is measured over in a round, workers, batch size, whose Python."""
 
     samples: int
     workers: int
@@ -42,12 +45,23 @@ class Course:
     @property
     def warm_up(self) -> int:
         """Batches until workers are as far ahead as they will be."""
-        return 4 * max(1, self.workers)
+        return 4 * self.workers
+
+    @property
+    def laps(self) -> int:
+        """Windows that the samples are measured in, so that few have to be stored."""
+        return -(-self.samples // LAP)
+
+    @property
+    def lap(self) -> int:
+        """Samples in the window of one lap, in whole batches."""
+        batches = -(-self.samples // (self.laps * self.batch_size))
+        return batches * self.batch_size
 
     @property
     def needed(self) -> int:
-        """Samples of the data set, so that no epoch ends while anybody is measured, nor just after it."""
-        return self.samples + self.batch_size * (self.warm_up + 4 * max(1, self.workers) + 2)
+        """Samples of the data set, so that no epoch ends in a window, nor where workers read ahead of it."""
+        return self.lap + self.batch_size * (self.warm_up + 4 * self.workers + 2)
 
 
 def race(contenders: Sequence[Contender], rounds: int, course: Course, material: Material, tell: Tell) -> list[Row]:
@@ -121,7 +135,8 @@ def _start(contender: Contender, action: str, number: int, course: Course, mater
         batch_size=course.batch_size,
         workers=contender.workers or course.workers,
         warm_up=course.warm_up,
-        samples=course.samples,
+        samples=course.lap,
+        laps=course.laps,
         seed=number,
     )
     python = course.peers_python if contender.package else sys.executable

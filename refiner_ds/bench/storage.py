@@ -9,6 +9,7 @@ from refiner_ds.data.index import Dataset, Index
 from refiner_ds.data.manifest import Sample
 from refiner_ds.data.pack import Recipe, pack
 from refiner_ds.data.packing.crew import Tell, tell_nobody
+from refiner_ds.data.packing.recode import Codec, Recoding
 
 SHARDS = 8
 """Shards that there are about."""
@@ -18,18 +19,18 @@ SHARDS = 8
 class Storage:
     """What `pack` is told of the pictures."""
 
-    recode: str = "keep"
+    codec: Codec = "keep"
     resize: bool = False
 
     @property
     def name(self) -> str:
         """What a folder of it is called."""
-        return f"{self.recode.replace(':', '')}{'-bucket' if self.resize else ''}"
+        return f"{self.codec}{'-bucket' if self.resize else ''}"
 
 
 KEPT = Storage()
 TIFF, TIFF_BUCKET = Storage("tiff"), Storage("tiff", resize=True)
-NPY_BUCKET, JPEG = Storage("npy", resize=True), Storage("jpeg:95")
+NPY_BUCKET, JPEG = Storage("npy", resize=True), Storage("jpeg")
 
 
 def write_shards(
@@ -38,5 +39,6 @@ def write_shards(
     """Packs all samples for training."""
     size = sum(path.stat().st_size for sample in samples for path in sample.files.values())
     datasets = [Dataset("bench", 1.0, "bench", len(samples))]
-    recipe = Recipe(shard_size=max(size // SHARDS, 1))
+    recoding = Recoding(storage.codec, buckets=(bucket,) if storage.resize else ())
+    recipe = Recipe(shard_size=max(size // SHARDS, 1), recoding=recoding)
     return pack(samples, ["train"] * len(samples), datasets, out, recipe, workers, tell=tell)

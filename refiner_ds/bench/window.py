@@ -10,8 +10,10 @@ from torch import Tensor
 from refiner_ds.bench.job import Figures, Job, load_job, save
 from refiner_ds.bench.measure import cpu_seconds, peak_megabytes, private_megabytes
 
-Read = Callable[[Job], Iterator[Tensor]]
-"""Opens the data of a job and yields one view, with 3 channels, of batch after batch; all three views are loaded."""
+Start = Callable[[], Iterator[Tensor]]
+"""Starts a lap: batches of one view, with 3 channels, that go on after warm-up and window; all views are loaded."""
+Read = Callable[[Job], Start]
+"""Opens the data of a job."""
 Write = Callable[[Job], int]
 """Writes the samples of a job into its folder and returns how many."""
 
@@ -29,21 +31,24 @@ def main(read: Read, write: Write | None = None) -> None:
 
 
 def measured_reading(read: Read, job: Job) -> Figures:
-    """Reads the batches of warm-up, then measures those of the window, after which the loader could still go on.
+    """Measures the windows of all laps together, after each of which the loader could still go on.
 
-    So workers that read ahead are as far ahead at the end of the window as at its start.
+    So workers that read ahead are as far ahead at the end of a window as at its start.
     """
     opened = time.monotonic()
-    batches = read(job)
-    pictures = next(batches)
-    first_batch_seconds = time.monotonic() - opened
-    for _ in range(job.warm_up - 1):
-        next(batches)
-    samples, cpu, wall = 0, cpu_seconds(), time.monotonic()
-    while samples < job.samples:
+    start, first_batch_seconds = read(job), 0.0
+    samples, cpu, wall = 0, 0.0, 0.0
+    for lap in range(job.laps):
+        batches = start()
         pictures = next(batches)
-        samples += len(pictures)
-    cpu, wall = cpu_seconds() - cpu, time.monotonic() - wall
+        first_batch_seconds = first_batch_seconds or time.monotonic() - opened
+        for _ in range(job.warm_up - 1):
+            next(batches)
+        cpu, wall = cpu - cpu_seconds(), wall - time.monotonic()
+        while samples < (lap + 1) * job.samples:
+            pictures = next(batches)
+            samples += len(pictures)
+        cpu, wall = cpu + cpu_seconds(), wall + time.monotonic()
     shape, dtype = _shape_of(pictures), str(pictures.dtype).removeprefix("torch.")
     return Figures(samples, cpu, wall, peak_megabytes(), private_megabytes(), first_batch_seconds, shape, dtype)
 

@@ -238,8 +238,9 @@ class Bench:
     """Own pictures, as for pack; synthetic ones of 1408x376 pixels where not given."""
     buckets: str = BUCKETS
     """Aspect buckets as for train; the samples of the bucket that has most of them are taken."""
-    samples: int = 96
-    """Samples that each loader is measured over in each round; about 20 MB of disk each, for all loaders together."""
+    samples: int = 192
+    """Samples that each loader is measured over in each round, in laps of 64 at most. All loaders together take about
+    7 GB of disk with synthetic pictures."""
     rounds: int = 5
     """How often each is measured, taking turns."""
     workers: int = 1

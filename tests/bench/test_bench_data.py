@@ -1,6 +1,7 @@
 """`refiner-ds bench data`: a tiny run of everything that the tests' own environment has."""
 
 import json
+import random
 import subprocess
 import sys
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refiner_ds.bench.contenders import CONTENDERS
+from refiner_ds.bench.peers.samples import cropped
 from refiner_ds.bench.pictures import HEIGHT, WIDTH, write_triplets
 from refiner_ds.bench.recipe import recipe
 from refiner_ds.chance import generator_of
@@ -42,29 +45,56 @@ def bench(refiner_ds_command, pictures, tmp_path):
     return run
 
 
+READERS = {
+    "baseline": "float32",
+    "ours/kept/exact": "uint8",
+    "ours/npy-bucket": "uint8",
+    "webdataset/kept/recipe": "float32",
+    "webdataset/npy-bucket": "uint8",
+}
+"""Rows of the quick run, and what they hand on."""
+
+
 def test_a_run_tells_figures_of_every_row_and_leaves_nothing_behind(bench, tmp_path):
-    only = "baseline,ours/kept,webdataset/kept,packing"
-    done, told, page = bench("--only", only, TMPDIR=str(tmp_path))
+    done, told, page = bench("--only", ",".join([*READERS, "packing/webdataset"]), TMPDIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
     rows = {row["name"]: row for row in told["rows"]}
-    loaders = ["baseline", "ours/kept/exact", "ours/kept/window", "webdataset/kept/recipe"]
-    packers = ["packing/ours/1", "packing/ours/2", "packing/ours/writing", "packing/webdataset"]
-    assert list(rows) == loaders + packers
-    for row in rows.values():
-        (figures,) = row["rounds"]
-        assert row["state"] == "measured" and row["samples_per_cpu_second"]["median"] > 0
-        assert min(figures["cpu_seconds"], figures["wall_seconds"]) > 0
-        assert 20 < figures["peak_mb"] < 2000
-    for name in loaders:
+    assert list(rows) == [*READERS, "packing/webdataset"]
+    require_figures(rows)
+    for name, dtype in READERS.items():
         (figures,) = rows[name]["rounds"]
-        assert figures["samples"] == 8 and figures["shape"] == [4, 96, 96, 3] and rows[name]["mb_per_sample"] > 0
-        assert figures["dtype"] == ("uint8" if name.startswith("ours") else "float32")
+        assert (figures["samples"], figures["shape"], figures["dtype"]) == (8, [4, 96, 96, 3], dtype)
         assert figures["first_batch_seconds"] > 0 and rows[name]["ratio_to_baseline"]
-    assert len({rows[name]["rounds"][0]["samples"] for name in packers}) == 1
+        assert rows[name]["mb_per_sample"] > 0
     assert page in done.stdout and all(f"| {name} |" in page for name in rows)
     assert f"`refiner-ds bench data --manifest manifest.json --buckets {BUCKETS} --samples 8 --rounds 1" in page
     assert str(tmp_path) not in page
     assert {path.name for path in tmp_path.iterdir()} == {"figures.json", "figures.md"}
+
+
+def require_figures(rows: dict[str, dict]) -> None:
+    for row in rows.values():
+        assert row["state"] == "measured" and row["samples_per_cpu_second"]["median"] > 0
+        for figures in row["rounds"]:
+            assert min(figures["cpu_seconds"], figures["wall_seconds"]) > 0 and 20 < figures["peak_mb"] < 2000
+
+
+@pytest.mark.slow
+def test_all_that_is_installed_delivers_alike_over_rounds_and_laps(bench, tmp_path):
+    done, told, _ = bench("--rounds", 2, "--samples", 80, "--output", tmp_path / "kept")
+    assert done.returncode == 0, done.stderr
+    assert [row["name"] for row in told["rows"]] == [contender.name for contender in CONTENDERS]
+    rows = {row["name"]: row for row in told["rows"] if row["state"] != "not installed"}
+    assert {"baseline", "ours/tiff/window", "webdataset/tiff-bucket", "packing/ours/2"} <= rows.keys()
+    require_figures(rows)
+    loaders = {name: row for name, row in rows.items() if not name.startswith("packing")}
+    assert {len(row["rounds"]) for row in rows.values()} == {2}
+    assert {(each["samples"], *each["shape"]) for row in loaders.values() for each in row["rounds"]} == {
+        (80, 4, 96, 96, 3)
+    }
+    packers = [row for name, row in rows.items() if name not in loaders]
+    assert len({each["samples"] for row in packers for each in row["rounds"]}) == 1
+    assert (tmp_path / "kept/shards/tiff-bucket/index.json").exists()
 
 
 def test_what_is_not_installed_is_told_and_what_fails_does_not_stop_the_others(bench, tmp_path):
@@ -85,7 +115,7 @@ def test_what_is_not_installed_is_told_and_what_fails_does_not_stop_the_others(b
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--rounds", "0"], "--rounds 0, --samples 96 and --workers 1 must be at least 1; else nothing is measured."),
+        (["--rounds", "0"], "--rounds 0, --samples 192 and --workers 1 must be at least 1; else nothing is measured."),
         (["--peers_python", "nothing-of-this-name"], "--peers_python nothing-of-this-name runs no Python"),
         (["--only", "wds"], "--only 'wds' names no loader"),
         (["--output", "."], "output folder . is not empty, and the bench would mix its files with them"),
@@ -113,6 +143,17 @@ def test_the_baselines_pixels_are_ours_where_ours_are_exact(pictures, pack_datas
         theirs = recipe({view: str(path) for view, path in sample.files.items()}, bucket, x)
         for view, picture in zip(VIEWS, filled[:, number], strict=True):
             assert np.array_equal(np.rint((theirs[view].movedim(0, -1).numpy() + 1) * 127.5), picture)
+
+
+def test_what_peers_cut_from_pixels_is_what_the_baseline_cuts(pictures):
+    (bucket,) = parse_buckets("1.5:128x96")
+    files = read_manifest(pictures)[0].files
+    random.seed(5)
+    theirs = recipe({view: str(path) for view, path in files.items()}, bucket)
+    random.seed(5)
+    cut = cropped({view: path.read_bytes() for view, path in files.items()}, "png", bucket, "exact")
+    for view in VIEWS:
+        assert np.array_equal(np.rint((theirs[view].movedim(0, -1).numpy() + 1) * 127.5), cut[view])
 
 
 def test_synthetic_pictures_take_as_many_bytes_as_photographs_of_streets(tmp_path):

@@ -1,14 +1,12 @@
 """LitData as a process of the bench: chunks of `optimize`, read through its dataset and its loader."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import litdata
-from torch import Tensor
 
 from refiner_ds.bench.job import Job
-from refiner_ds.bench.peers.samples import contents, shard_bytes, transform_of
-from refiner_ds.bench.window import main
+from refiner_ds.bench.peers.samples import contents, epochs_of, shard_bytes, transform_of
+from refiner_ds.bench.window import Start, main
 
 
 def write(job: Job) -> int:
@@ -23,13 +21,13 @@ def write(job: Job) -> int:
     return count
 
 
-def read(job: Job) -> Iterator[Tensor]:
-    """Batches of local chunks, shuffled."""
+def read(job: Job) -> Start:
+    """Local chunks, shuffled, another epoch in each lap."""
     dataset = litdata.StreamingDataset(job.folder, shuffle=True, seed=job.seed, transform=transform_of(job))
     loader: Any = litdata.StreamingDataLoader(
-        dataset, batch_size=job.batch_size, num_workers=job.workers, persistent_workers=job.workers > 0
+        dataset, batch_size=job.batch_size, num_workers=job.workers, persistent_workers=True
     )
-    return (batch["render"] for batch in loader)
+    return epochs_of(loader)
 
 
 if __name__ == "__main__":

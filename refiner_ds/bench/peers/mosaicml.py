@@ -1,15 +1,13 @@
 """MosaicML Streaming as a process of the bench: MDS shards, read through its dataset in torch's loader."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from streaming import MDSWriter, StreamingDataset
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from refiner_ds.bench.job import Job
-from refiner_ds.bench.peers.samples import Transform, contents, shard_bytes, transform_of
-from refiner_ds.bench.window import main
+from refiner_ds.bench.peers.samples import Transform, contents, epochs_of, shard_bytes, transform_of
+from refiner_ds.bench.window import Start, main
 from refiner_ds.data.manifest import VIEWS
 
 
@@ -35,15 +33,13 @@ def write(job: Job) -> int:
     return count
 
 
-def read(job: Job) -> Iterator[Tensor]:
-    """Batches of local shards, shuffled."""
+def read(job: Job) -> Start:
+    """Local shards, shuffled, another epoch in each lap."""
     dataset = Triplets(
         transform_of(job), local=job.folder, shuffle=True, shuffle_seed=job.seed, batch_size=job.batch_size
     )
-    loader: DataLoader = DataLoader(
-        dataset, job.batch_size, num_workers=job.workers, persistent_workers=job.workers > 0
-    )
-    return (batch["render"] for batch in loader)
+    loader: DataLoader = DataLoader(dataset, job.batch_size, num_workers=job.workers, persistent_workers=True)
+    return epochs_of(loader)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import json
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from refiner_ds.bench.job import Job
 from refiner_ds.bench.recipe import recipe
+from refiner_ds.bench.window import Start
 from refiner_ds.data.buckets import Bucket, parse_buckets
 from refiner_ds.data.codecs import cut
 from refiner_ds.data.manifest import VIEWS
@@ -43,10 +44,23 @@ def transform_of(job: Job) -> Transform:
     if job.transform == "recipe":
         return partial(recipe, bucket=bucket)
     *_, kind = _listed(job)[0]["render"]
-    return partial(_cropped, kind=kind, bucket=bucket, resampling=job.transform)
+    return partial(cropped, kind=kind, bucket=bucket, resampling=job.transform)
 
 
-def _cropped(files: Mapping[str, Any], kind: str, bucket: Bucket, resampling: str) -> dict[str, Tensor]:
+def epochs_of(loader: Iterable[Mapping[str, Tensor]]) -> Start:
+    """Laps over a loader whose epochs have an end: each runs to it before the next one starts."""
+    epochs: list[Iterator[Tensor]] = []
+
+    def start() -> Iterator[Tensor]:
+        for _ in epochs.pop() if epochs else ():
+            pass
+        epochs.append(batch["render"] for batch in loader)
+        return epochs[0]
+
+    return start
+
+
+def cropped(files: Mapping[str, Any], kind: str, bucket: Bucket, resampling: str) -> dict[str, Tensor]:
     """(H, H, 3) uint8 by view: cut by the codecs that ours has, at a place drawn for the sample."""
     x, views = random.randint(0, bucket.width - bucket.height), {}
     for view, content in files.items():
