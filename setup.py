@@ -25,6 +25,7 @@ setup(
         "google-crc32c>=1.9",
         "fsspec>=2026.9",
         "requests>=2.34",
+        "psutil>=7",
         "mlflow>=3.17",
         "torchmetrics>=1.9",
         "safetensors>=0.8",

@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "import-legacy": (verbs.ImportLegacy, "refiner_ds.verbs.import_legacy"),
     "repair": (verbs.Repair, "refiner_ds.verbs.repair"),
     "evaluate": (verbs.Evaluate, "refiner_ds.verbs.evaluate"),
+    "bench": (verbs.Bench, "refiner_ds.verbs.bench"),
     "quickstart": (verbs.Quickstart, "refiner_ds.verbs.quickstart"),
 }
 """Every verb: its options, and the module whose `run(options)` does it."""

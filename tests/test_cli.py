@@ -28,6 +28,10 @@ PROMISED = {
     "import-legacy": ["--pretrained_model_name_or_path", "--revision", "--variant"],
     "repair": ["--model", "--render", "--cond", "--manifest", "--output", "--seed"],
     "evaluate": ["--model", "--manifest", "--shards", "--output"],
+    "bench": [
+        *("--json", "--markdown", "--output", "--manifest", "--samples", "--rounds", "--workers", "--peers_python"),
+        "--only",
+    ],
     "quickstart": [],
 }
 """The flags that DESIGN.md and the guide promise, by verb."""
@@ -77,7 +81,7 @@ def test_a_verbs_help_lists_what_is_promised_in_snake_case(verb, capsys):
     ("verb", "names"),
     [
         *(("pack", "MANIFEST OUT"), ("verify", "SHARDS"), ("index", "FOLDER"), ("export", "CHECKPOINT OUT")),
-        *(("import-legacy", "LEGACY OUT"), ("example", "OUT"), ("base", "OUT")),
+        *(("import-legacy", "LEGACY OUT"), ("example", "OUT"), ("base", "OUT"), ("bench", "SUBJECT")),
     ],
 )
 def test_help_calls_positional_arguments_by_what_they_are(verb, names, capsys):

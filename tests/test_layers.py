@@ -14,7 +14,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("", "errors"),
     ("chance", "world", "batch", "config", "folders"),
     ("data", "refiners", "checkpoint", "tracking"),
-    ("train", "evaluate"),
+    ("train", "evaluate", "bench"),
     ("cli", "__main__", "verbs", "train.run", "train.plan", "train.__main__"),
 )
 """Ground, contracts, parts, action, wiring: the rooms of each. Rooms of a layer import each other only in wiring."""

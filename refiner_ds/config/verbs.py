@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from refiner_ds.config.training import BUCKETS
+
 Split = Literal["last", "random", "scene"]
 OnError = Literal["stop", "skip"]
 
@@ -225,3 +227,33 @@ class Quickstart:
 
     out: Annotated[Path, arg(name="output_dir")] = Path("runs/quickstart")
     """Folder for everything; a finished step is not done again."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure the data path on this machine: our loader and packer beside the baseline's and other libraries'."""
+
+    subject: Annotated[Positional[Literal["data"]], arg(metavar="SUBJECT")]
+    """What is measured: data."""
+    json: Path | None = None
+    """File for all figures of all rounds."""
+    markdown: Path | None = None
+    """File for the tables that are printed."""
+    output: Path | None = None
+    """Empty folder in which everything that is made stays; where not given, a temporary one that goes afterwards."""
+    manifest: Path | None = None
+    """Own pictures, as for pack; synthetic ones of 1408x376 pixels where not given."""
+    buckets: str = BUCKETS
+    """Aspect buckets as for train; the samples of the bucket that has most of them are taken."""
+    samples: int = 192
+    """Samples that each loader is measured over in each round, in laps of 64 at most. All loaders together take about
+    7 GB of disk with synthetic pictures."""
+    rounds: int = 5
+    """How often each is measured, taking turns."""
+    workers: int = 1
+    """Worker processes of every loader but the baseline, which has none."""
+    peers_python: str | None = None
+    """Python in whose environment webdataset, mosaicml-streaming and litdata are; ours where not given. What is not
+    installed there is reported as such."""
+    only: str | None = None
+    """Only these, comma-separated: names of the table, or their first parts, e.g. baseline,ours,webdataset."""
