@@ -11,7 +11,7 @@ from refiner_ds.data.buckets import Bucket, bucket_of
 from refiner_ds.data.codecs import cut, decode
 from refiner_ds.data.manifest import VIEWS
 from refiner_ds.data.order import Draw, Order
-from refiner_ds.data.shards import Shards
+from refiner_ds.data.shards import BrokenSample, Shards
 from refiner_ds.errors import UserError
 
 STAND_INS = 8
@@ -132,7 +132,7 @@ class Samples:
             try:
                 self._crop(draw, pictures)
                 return draw.sample
-            except UserError as error:
+            except BrokenSample as error:
                 if not self.replaces:
                     raise
                 replaced.append(str(error))

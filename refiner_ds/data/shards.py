@@ -72,9 +72,11 @@ class Shards:
         member, shard = self.index.member(row, view), self.index.shards[self.index.records[row]["shard"]]
         with self.naming(row, view):
             content = self._files.read(shard, member.offset, member.size)
-            if _fault(content, member) and self._files.mend(shard):
+            fault = _fault(content, member)
+            if fault and self._files.mend(shard):
                 content = self._files.read(shard, member.offset, member.size)
-            if fault := _fault(content, member):
+                fault = _fault(content, member)
+            if fault:
                 raise PictureError(fault)
         return content
 

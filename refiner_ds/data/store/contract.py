@@ -1,4 +1,4 @@
-"""What a store of shards is to its readers: a folder, or something remote behind the node's cache."""
+"""What a store of shards is to its readers: something remote behind the cache of the node."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 from refiner_ds.data.store.cache import Cache, CacheOptions
 from refiner_ds.data.store.contract import Progress, Store
-from refiner_ds.data.store.local import LocalStore
 from refiner_ds.data.store.remote import RemoteStore
 from refiner_ds.data.store.retry import Retry
 from refiner_ds.data.store.source import Source
@@ -30,9 +29,7 @@ def open_store(
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = warnings.warn,
 ) -> Store:
-    """The store at a local path, which is read in place, or at a URL, which is read through the cache.
-
-    A shared but slow disk goes through the cache as file:///folder.
+    """The store at a URL, read through the cache; a shared but slow disk goes through it as file:///folder.
 
     Args:
         cache: None reads every sample from the remote place each time.
@@ -43,8 +40,6 @@ def open_store(
     Raises:
         UserError: the location is no URL, its package is not installed, or the cache folder cannot be used.
     """
-    if not is_url(location):
-        return LocalStore(location)
     try:
         urlsplit(location)
     except ValueError as error:

@@ -25,6 +25,10 @@ AHEAD = 2
 HELD = 2
 """Micro-batches that a reader may hold without a copy: the one that it has got, and the one before."""
 
+KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 28), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
+"""For glibc: what a picture took is kept for the next one. Else each allocation of megabytes comes from the system and
+goes back, page by page, which can take longer than decoding."""
+
 START = "from refiner_ds.data.workers.worker import main; main()"
 
 
@@ -123,7 +127,7 @@ def _start(samples: Samples, slots: Slots, running: contextlib.ExitStack) -> _Wo
         [sys.executable, "-c", START, *map(str, inherited)],
         stdin=subprocess.DEVNULL,
         pass_fds=inherited,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+        env={**KEEPS_MEMORY, **os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
     )
     theirs.close()
     worker = _Worker(process, ours)
