@@ -57,6 +57,12 @@ def test_a_run_that_lacks_a_setting_of_ours_is_another(run):
         require_own(run, {**IDENTITY, "buckets": "1.0:64x64"})
 
 
+def test_a_run_of_before_there_was_a_choice_resized_exactly(run):
+    require_own(run, {**IDENTITY, "resampling": "exact"})
+    with pytest.raises(UserError, match=r"its resampling is exact and this one's is window"):
+        require_own(run, {**IDENTITY, "resampling": "window"})
+
+
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"train": {}}', '{"identity": 5}'])
 def test_files_of_no_run_are_refused_and_left_alone(tmp_path, content):
     (tmp_path / "notes.txt").write_text("mine")

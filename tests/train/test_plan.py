@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from refiner_ds.config.training import Train
+from refiner_ds.data.buckets import parse_buckets
+from refiner_ds.data.packing.recode import Recoding
 from refiner_ds.errors import UserError
 from refiner_ds.train.plan import make_plan
 from refiner_ds.world import World
@@ -44,6 +46,22 @@ def test_a_hub_id_stays_what_it_is(flags):
 def test_a_flag_beyond_its_limit_is_refused(flags):
     with pytest.raises(UserError, match=r"--learning_rate 0\.0 lets nothing be learned"):
         make_plan(replace(flags, learning_rate=0.0, lr_scheduler="polynomial"), World())
+
+
+def test_how_crops_are_resized_makes_another_run(flags):
+    identities = [make_plan(replace(flags, resampling=name), World()) for name in ("exact", "window")]
+    assert [plan.identity["resampling"] for plan in identities] == ["exact", "window"]
+    assert [plan.samples.resampling for plan in identities] == ["exact", "window"]
+
+
+def test_shards_that_were_resized_to_other_buckets_are_refused(flags, manifest, pack_dataset, tmp_path):
+    buckets = parse_buckets("1.0:64x64,1.5:96x64")
+    pack_dataset(manifest, tmp_path / "resized", recoding=Recoding("npy", buckets=buckets))
+    resized = replace(flags, shards=tmp_path / "resized")
+    assert make_plan(resized, World()).samples.buckets == buckets
+    words = r"--buckets 1.0:64x64,1.5:90x60 differs from 1.0:64x64,1.5:96x64, to which the pictures in .* were resized"
+    with pytest.raises(UserError, match=words):
+        make_plan(replace(resized, buckets="1.0:64x64,1.5:90x60"), World())
 
 
 def write_config(folder: Path, **sections: object) -> Path:

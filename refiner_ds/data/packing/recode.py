@@ -69,7 +69,7 @@ def recode(content: bytes, kind: str, recoding: Recoding) -> tuple[bytes, str]:
     """The bytes to pack of a picture file, and the extension of their member; lossless ones are read back.
 
     Raises:
-        PictureError: it cannot be decoded, or does not read back as it was.
+        PictureError: it cannot be decoded, is too large for the codec, or does not read back as it was.
     """
     if recoding.codec == "keep":
         return content, kind
@@ -94,5 +94,8 @@ def resized(pixels: np.ndarray, buckets: tuple[Bucket, ...]) -> np.ndarray:
 
 def _jpeg(pixels: np.ndarray, quality: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling="4:4:4")
+    try:
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling="4:4:4")
+    except OSError as error:  # of more than 65,500 pixels to a side
+        raise PictureError(f"has {pixels.shape[1]}x{pixels.shape[0]} pixels, too many for JPEG") from error
     return buffer.getvalue()
