@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from refiner_ds.errors import UserError
 
 TIMEOUT = 1200
 """Seconds after which one run counts as failed."""
+PATIENCE = 10
+"""Seconds that what it started has to end after it."""
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "LITDATA_DISABLE_VERSION_CHECK": "1"}
 """For every process: CPU time is compared by the core, and nothing is asked of a network."""
 COMMON = ("torch", "numpy", "Pillow", "imagecodecs")
@@ -74,6 +77,7 @@ def run_process(python: str, module: str, action: str, job: Job, folder: Path) -
         )
     try:
         process.wait(TIMEOUT)
+        _wait_for_group(process.pid)
     except subprocess.TimeoutExpired as error:
         raise RunFailed(f"took longer than {TIMEOUT} s") from error
     finally:
@@ -84,3 +88,12 @@ def run_process(python: str, module: str, action: str, job: Job, folder: Path) -
         lines = said_path.read_text(errors="replace").strip().splitlines()
         raise RunFailed(lines[-1] if lines else f"exit status {process.returncode}")
     return load_figures(figures_path)
+
+
+def _wait_for_group(group: int) -> None:
+    """Lets what outlives its parent, such as Python's tracker of semaphores, put away what the parent left."""
+    deadline = time.monotonic() + PATIENCE
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.05)
