@@ -115,9 +115,13 @@ class Planner:
         if self._table is not None:
             self._table[0] = step
 
+    def call_off(self) -> None:
+        """Lets planning end, and does not wait for that."""
+        self._is_over.set()
+
     def close(self) -> None:
         """Ends planning; the plan is no longer in use, and the cache clears it away."""
-        self._is_over.set()
+        self.call_off()
         self._thread.join()
         if self._held:
             self._held.release()
@@ -131,7 +135,7 @@ class Planner:
                 if step >= renewed_at:
                     self._write(step)
                     renewed_at = step + max(1, self._order.steps_of(EPOCHS / 2))
-            except UserError as error:  # what is evicted is then what was used least recently
+            except (UserError, OSError) as error:  # what is evicted is then what was used least recently
                 if self._tell:
                     self._tell(f"shards are not fetched ahead: {error}")
                 return

@@ -36,7 +36,6 @@ class RemoteShards:
 
         Raises:
             UserError: they cannot be had.
-            OSError: the cache cannot be read.
         """
         try:
             path = self._store.fetch(shard)
@@ -50,6 +49,8 @@ class RemoteShards:
                 return os.pread(descriptor, size, offset)
             finally:
                 os.close(descriptor)
+        except OSError:  # of the cache and not of the shard: somebody emptied it, or its disk fails
+            return self._store.read(shard.name, offset, size)
         finally:
             self._store.release(shard)
 
@@ -88,6 +89,12 @@ class RemoteShards:
     def read_ahead(self, shards: Sequence[Shard]) -> None:
         """See `Shards.read_ahead`."""
         self._store.prefetch(shards)
+
+    def call_off(self) -> None:
+        """See `Shards.call_off`."""
+        if self._planner:
+            self._planner.call_off()
+        self._store.call_off()
 
     def close(self) -> None:
         """Ends all work in the background."""

@@ -47,6 +47,9 @@ class Files(Protocol):
     def read_ahead(self, shards: list[Shard]) -> None:
         """See `Shards.read_ahead`."""
 
+    def call_off(self) -> None:
+        """See `Shards.call_off`."""
+
     def close(self) -> None:
         """See `Shards.close`."""
 
@@ -87,7 +90,8 @@ class Shards:
             yield
         except (OSError, PictureError) as error:
             member = self.index.member(row, view)
-            raise BrokenSample(
+            lasts = isinstance(error, PictureError | FileNotFoundError)
+            raise (BrokenSample if lasts else UserError)(
                 f"sample {member.name} in {self.location}/{member.shard} cannot be used: {error}; "
                 f"`refiner-ds verify {self.location}` lists all that is broken."
             ) from error
@@ -113,6 +117,10 @@ class Shards:
     def read_ahead(self, split: str) -> None:
         """Fetches the shards of a split in their order, as far as the cache has room: for reading it once."""
         self._files.read_ahead([shard for shard in self.index.shards if shard.split == split])
+
+    def call_off(self) -> None:
+        """Lets what goes on in the background end, without waiting for it: after a failure, which ends the run now."""
+        self._files.call_off()
 
     def close(self) -> None:
         """Ends what goes on in the background."""
@@ -140,6 +148,9 @@ class FolderShards:
 
     def read_ahead(self, shards: list[Shard]) -> None:
         """Nothing: everything is here."""
+
+    def call_off(self) -> None:
+        """Nothing goes on in the background."""
 
     def close(self) -> None:
         """Nothing goes on in the background."""

@@ -1,6 +1,7 @@
 """The stream: the batches of one rank, read and decoded by workers, as tensors."""
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,16 +26,17 @@ class Stream:
     workers: int
     pin_memory: bool = False
 
-    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+    def batches(self, first_step: int, last_step: int) -> Generator[Batch, None, None]:
         """Micro-batches of the optimizer steps first_step <= k < last_step, prefetched by the workers.
 
         Raises:
             UserError: a sample cannot be read; names shard and key.
         """
         jobs = self.order.micro_batches(first_step, last_step, self.micro_batch_size, self.rank, self.num_ranks)
-        for micro_batch in filled(self.samples, jobs, self.workers, self.micro_batch_size):
-            batch = _batch_of(micro_batch)
-            yield batch.pin_memory() if self.pin_memory else batch
+        with contextlib.closing(filled(self.samples, jobs, self.workers, self.micro_batch_size)) as micro_batches:
+            for micro_batch in micro_batches:
+                batch = _batch_of(micro_batch)
+                yield batch.pin_memory() if self.pin_memory else batch
 
 
 def _batch_of(filled: Filled) -> Batch:

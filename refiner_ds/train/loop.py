@@ -1,5 +1,6 @@
 """The training loop: steps in order, with readings, validations and checkpoints at their times."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,26 +54,26 @@ def train(
     hooks: Hooks,
 ) -> None:
     """Trains from update times.first to times.last, saving and validating at the end as well. All ranks must call."""
-    batches = stream.batches(times.first, times.last)
-    meter = Meter(engine, stream.order.global_batch_size)
-    for step in range(times.first, times.last):
-        hooks.begin(step)
-        rate = schedule(step)
-        result = optimizer_step(refiner, engine, batches, accumulation_steps, rate, seed)
-        done, is_last = step + 1, step + 1 == times.last
-        meter.add(done, rate, result)
-        if is_last or any(
-            _is_time(done, interval) for interval in (times.logging, times.checkpointing, times.validation)
-        ):
-            known = len(meter.bad_samples)
-            for line in meter.read():
-                hooks.log(*line)
-            hooks.replaced(meter.bad_samples[known:], len(meter.bad_samples))
-        with meter.pause():
-            if is_last or _is_time(done, times.checkpointing):
-                hooks.save(done)
-            if _is_time(done, times.validation) or (is_last and times.validation):
-                hooks.validate(done)
+    with contextlib.closing(stream.batches(times.first, times.last)) as batches:
+        meter = Meter(engine, stream.order.global_batch_size)
+        for step in range(times.first, times.last):
+            hooks.begin(step)
+            rate = schedule(step)
+            result = optimizer_step(refiner, engine, batches, accumulation_steps, rate, seed)
+            done, is_last = step + 1, step + 1 == times.last
+            meter.add(done, rate, result)
+            if is_last or any(
+                _is_time(done, interval) for interval in (times.logging, times.checkpointing, times.validation)
+            ):
+                known = len(meter.bad_samples)
+                for line in meter.read():
+                    hooks.log(*line)
+                hooks.replaced(meter.bad_samples[known:], len(meter.bad_samples))
+            with meter.pause():
+                if is_last or _is_time(done, times.checkpointing):
+                    hooks.save(done)
+                if _is_time(done, times.validation) or (is_last and times.validation):
+                    hooks.validate(done)
 
 
 def _is_time(step: int, interval: int) -> bool:

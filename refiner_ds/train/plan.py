@@ -71,7 +71,7 @@ def make_plan(flags: Train, world: World) -> Plan:
     cache = cache_options(flags.shards, flags.shard_cache, flags.shard_cache_limit)
     shards = open_shards(flags.shards, cache, tell=note if world.is_main else None)
     buckets, replaces = parse_buckets(flags.buckets), flags.max_bad_samples > 0
-    require_table(buckets, shards.index.buckets, str(flags.shards))
+    require_table(buckets, shards.index.buckets, shards.location)
     samples = Samples.of(shards, "train", buckets, flags.seed, flags.random_flip, replaces, resampling=flags.resampling)
     order = samples.order(resolved.global_batch_size, flags.shuffle_window_shards, flags.lanes)
     if len(samples) < resolved.global_batch_size:

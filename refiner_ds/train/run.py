@@ -61,9 +61,8 @@ def run(flags: Train) -> None:
     except UserError as error:
         if world.is_main:
             raise
-        time.sleep(
-            3
-        )  # a mistake of the command is rank 0's to tell, and launchers end all ranks at the first that ends
+        # a mistake of the command is rank 0's to tell, and launchers end all ranks at the first that ends
+        time.sleep(3)
         raise UserError(f"rank {world.rank} on {platform.node()}: {error}") from error
     _train(plan, refiner, sampling)
 
@@ -120,9 +119,12 @@ def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling) -> None:
     console.start()
     try:
         train(refiner, engine, stream, plan.schedule, plan.times, plan.resolved.accumulation_steps, flags.seed, hooks)
+    except BaseException:
+        plan.shards.call_off()
+        raise
     finally:
         console.stop()
-    plan.shards.close()  # not after a failure, which shall end the run at once
+    plan.shards.close()
     engine.barrier()
     if world.is_main:
         write_finished(flags.output_dir, plan.times.last)

@@ -1,5 +1,6 @@
 """`refiner-ds evaluate`: render and repaired against gt, as metrics.json and a report."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,9 +87,9 @@ def _samples(options: Evaluate, tell: Callable[[str, int, int], None]) -> tuple[
 
 
 def _held_out(samples: Samples) -> Iterator[Batch]:
-    samples.shards.read_ahead("val")
-    yield from (whole(samples, number) for number in range(len(samples)))
-    samples.shards.close()
+    with contextlib.closing(samples.shards):
+        samples.shards.read_ahead("val")
+        yield from (whole(samples, number) for number in range(len(samples)))
 
 
 def _views(sample: Sample) -> dict[str, Any]:

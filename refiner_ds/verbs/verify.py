@@ -29,10 +29,8 @@ def run(options: Verify) -> int:
             sound += bool(file.samples and not file.problems)
             samples, size = samples + file.samples, size + file.bytes
     seconds = max(time.monotonic() - started, 1e-9)
-    name, speed = (
-        without_credentials(options.shards),
-        f"{samples / seconds:.1f} samples/s, {size / 1e6 / seconds:.1f} MB/s",
-    )
+    name = without_credentials(options.shards) if is_url(options.shards) else options.shards
+    speed = f"{samples / seconds:.1f} samples/s, {size / 1e6 / seconds:.1f} MB/s"
     print(
         f"{name}: {sound} of {shards} shards sound, {count} problems; {samples} samples, {size / 1e6:.1f} MB "
         f"in {seconds:.1f} s ({speed})"

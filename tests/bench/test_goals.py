@@ -31,7 +31,7 @@ def test_a_ratio_is_the_median_of_those_within_each_round():
 @pytest.mark.parametrize(("rate", "is_kept"), [(19.9, False), (20.1, True)])
 def test_a_goal_is_kept_or_not_and_says_what_was_measured(rate, is_kept):
     found = {one.goal.text: one for one in outcomes([row("baseline", 10), row("ours/kept/window", rate)])}
-    png = found["PNG bytes kept, against the baseline"]
+    png = found["PNG bytes kept, window, against the baseline"]
     assert png.is_kept is is_kept and png.measured.median == pytest.approx(rate / 10)
     assert found["loader alone, TIFF, against litdata"].is_kept is None
 

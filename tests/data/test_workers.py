@@ -16,6 +16,7 @@ from refiner_ds.data.samples import Samples
 from refiner_ds.data.shards import open_shards
 from refiner_ds.data.stream import Stream
 from refiner_ds.data.workers.pool import AHEAD, HELD
+from refiner_ds.data.workers.slots import Lender, Slots
 from refiner_ds.errors import UserError
 
 BUCKETS = parse_buckets("1.0:64x64,1.5:96x64")
@@ -74,6 +75,22 @@ def test_a_tensor_of_a_batch_keeps_its_pictures_after_the_batch_and_the_stream_a
         assert torch.equal(row, noted)
     del batches
     assert torch.equal(row, noted)
+
+
+def test_a_view_of_numpy_keeps_its_slot_too():
+    lender = Lender(Slots(2, 24))
+    slot = lender.take()
+    row = lender.lend(slot, (2, 3, 4))[1]
+    assert slot not in lender.free
+    del row
+    assert slot in lender.free
+
+
+def test_a_worker_imports_nothing_from_where_a_run_was_started(shards, tmp_path, monkeypatch):
+    (tmp_path / "queue.py").write_text("raise ImportError('a stranger')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert len(next(stream_of(shards, 1).batches(0, 1))) == 2
 
 
 def test_memory_is_used_again_and_nothing_is_copied_for_a_reader_that_keeps_pace(shards):

@@ -96,5 +96,8 @@ class Store(Protocol):
         fails is left to `fetch`, which says why.
         """
 
+    def call_off(self) -> None:
+        """Lets prefetching end without waiting for it: after a failure."""
+
     def close(self) -> None:
         """Ends prefetching and releases everything."""

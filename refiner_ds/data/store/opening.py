@@ -3,14 +3,12 @@
 import importlib
 import warnings
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from refiner_ds.data.store.cache import Cache, CacheOptions
 from refiner_ds.data.store.contract import Progress, Store
 from refiner_ds.data.store.remote import RemoteStore
 from refiner_ds.data.store.retry import Retry
-from refiner_ds.data.store.source import Source
-from refiner_ds.errors import UserError
+from refiner_ds.data.store.source import Source, without_credentials
 
 HTTP = ("refiner_ds.data.store.http", "HttpSource")
 OTHERS = ("refiner_ds.data.store.filesystem", "FilesystemSource")
@@ -40,12 +38,7 @@ def open_store(
     Raises:
         UserError: the location is no URL, its package is not installed, or the cache folder cannot be used.
     """
-    try:
-        urlsplit(location)
-    except ValueError as error:
-        raise UserError(
-            f"shards {location} are at no address that can be asked ({error}); check how it is written."
-        ) from error
+    without_credentials(location)  # refuses what is no URL
     module, kind = HTTP if location.startswith(("http://", "https://")) else OTHERS
     source: Source = getattr(importlib.import_module(module), kind)(location)
     return RemoteStore(location, source, Cache(cache) if cache else None, retry or Retry(), progress, warn)

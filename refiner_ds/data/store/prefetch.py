@@ -29,10 +29,14 @@ class Prefetch(Generic[Item]):
         self._items = iter(items)
         self._has_items.set()
 
-    def stop(self) -> None:
-        """Ends it, in the middle of a download if need be, and waits until it has ended."""
+    def call_off(self) -> None:
+        """Lets it end, in the middle of a download if need be, and does not wait for that."""
         self._stop.set()
         self._has_items.set()
+
+    def stop(self) -> None:
+        """Ends it, in the middle of a download if need be, and waits until it has ended."""
+        self.call_off()
         self._thread.join()
 
     def _run(self) -> None:

@@ -133,6 +133,10 @@ class RemoteStore:
 
             transfer(self.source, shard.name, 0, shard.bytes, sink, self.retry)
 
+    def call_off(self) -> None:
+        if self._prefetch:
+            self._prefetch.call_off()
+
     def close(self) -> None:
         if self._prefetch:
             self._prefetch.stop()

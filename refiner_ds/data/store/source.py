@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+from refiner_ds.errors import UserError
+
 
 class Source(Protocol):
     """Files below one URL. Instances can be sent to other processes, and used by several threads."""
@@ -33,7 +35,10 @@ class Source(Protocol):
 
 def without_credentials(url: str) -> str:
     """A URL that may be shown: without user, password, and the query, which holds the signature of a signed one."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # perhaps with a password in it, so that it is not told
+        raise UserError(f"the URL of the shards cannot be taken apart ({error}); check how it is written.") from error
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -25,11 +25,22 @@ AHEAD = 2
 HELD = 2
 """Micro-batches that a reader may hold without a copy: the one that it has got, and the one before."""
 
-KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 28), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
+KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
 """For glibc: what a picture took is kept for the next one. Else each allocation of megabytes comes from the system and
-goes back, page by page, which can take longer than decoding."""
+goes back, page by page, which can take longer than decoding. 32 MB are the most that any glibc takes."""
 
-START = "from refiner_ds.data.workers.worker import main; main()"
+START = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+if sys.path[0] == '':
+    del sys.path[0]
+from refiner_ds.data.workers.worker import main
+main()
+"""
+"""What a worker runs. The terminal sends its interrupt to all processes, and the parent decides; the folder where a run
+was started is no place to import from, unless it is one for the parent."""
+END_SECONDS = 5
+"""How long a killed worker is waited for; one that waits for a dead disk cannot end."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +58,10 @@ class _Worker:
     connection: Connection
 
 
-def filled(samples: Samples, jobs: Iterable[list[Draw]], workers: int, micro_batch_size: int) -> Iterator[Filled]:
-    """Yields the micro-batches of these draws in their order; the workers end with the iterator, however it ends.
+def filled(
+    samples: Samples, jobs: Iterable[list[Draw]], workers: int, micro_batch_size: int
+) -> Generator[Filled, None, None]:
+    """Yields the micro-batches of these draws in their order; the workers end with it, however it ends.
 
     Args:
         workers: processes; with none the pictures are read here, one micro-batch after the other.
@@ -139,4 +152,5 @@ def _start(samples: Samples, slots: Slots, running: contextlib.ExitStack) -> _Wo
 def _end(worker: _Worker) -> None:
     worker.connection.close()
     worker.process.kill()
-    worker.process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        worker.process.wait(END_SECONDS)

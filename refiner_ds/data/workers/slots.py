@@ -52,7 +52,7 @@ class Lender:
     def lend(self, slot: int, shape: Sequence[int]) -> np.ndarray:
         """The slot as an array, whose views and tensors keep it from being used again."""
         array = self.slots.array(slot, shape)
-        weakref.finalize(array, self.free.append, slot)
+        weakref.finalize(array.base, self.free.append, slot)  # which all views of it refer to, and not to the array
         return array
 
     def copy(self, slot: int, shape: Sequence[int]) -> np.ndarray:

@@ -5,7 +5,6 @@ It imports no torch, so that it starts in a fraction of a second and is small.
 
 import os
 import queue
-import signal
 import sys
 import threading
 import traceback
@@ -47,7 +46,6 @@ Answer = Drawn | UserError | Crash
 
 def main() -> None:
     """Answers jobs one by one, in their order, until the other end of the connection is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent decides
     descriptor, memory = map(int, sys.argv[1:])
     connection = Connection(descriptor)
     hello: Hello = connection.recv()

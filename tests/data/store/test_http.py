@@ -212,7 +212,7 @@ def test_a_server_that_is_not_there_is_told(tmp_path):
     assert "secret" not in str(caught.value)
     with pytest.raises(UserError, match="is no address that can be asked"):
         open_store("http:///set").read_small("index.json")
-    with pytest.raises(UserError, match="are at no address that can be asked"):
+    with pytest.raises(UserError, match="the URL of the shards cannot be taken apart"):
         open_store("http://[oops/set")
 
 
