@@ -48,6 +48,7 @@ setup(
             "moto[server]>=5.2",
             "boto3>=1.43",
             "s3fs>=2026.9",
+            "tifffile>=2025.3.30",
         ],
     },
     entry_points={"console_scripts": ["refiner-ds = refiner_ds.cli:main"]},
