@@ -96,3 +96,12 @@ def _is_alive(process: int) -> bool:
     except PermissionError:  # alive, as another user's
         return True
     return True
+
+
+def sync(path: Path) -> None:
+    """Makes a file's bytes, or the names in a folder, last, whatever happens to the power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,7 +1,6 @@
 """Saving through an engine: everything under a temporary name, then the commit, one rename, and only then deletions."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Protocol
 
 from refiner_ds.checkpoint.layout import COMMIT, complete_checkpoints, name_of
 from refiner_ds.checkpoint.retention import surplus
+from refiner_ds.folders import sync
 from refiner_ds.world import World
 
 WRITING, DELETING = ".writing-", ".deleting-"
@@ -46,7 +46,7 @@ def save(
     writer.save(folder, scratch.name)
     writer.barrier()  # files that are being written have other names
     for path in scratch.rglob("*"):
-        _sync(path)  # on every rank: what one node has written, another cannot bring to disk
+        sync(path)  # on every rank: what one node has written, another cannot bring to disk
     writer.barrier()
     if world.is_main:
         before = complete_checkpoints(folder)
@@ -62,12 +62,12 @@ def _commit(scratch: Path, final: Path, facts: dict[str, Any], warn: Callable[[s
     files = sorted(path for path in scratch.rglob("*") if path.is_file())
     sizes = {str(path.relative_to(scratch)): path.stat().st_size for path in files}
     (scratch / COMMIT).write_text(json.dumps({**facts, "files": sizes}, indent=1) + "\n", encoding="utf-8")
-    _sync(scratch / COMMIT)
-    _sync(scratch)
+    sync(scratch / COMMIT)
+    sync(scratch)
     if final.exists():  # a run that was continued from an older checkpoint comes by again
         _delete(final, warn)
     scratch.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
 
 
 def _delete(path: Path, warn: Callable[[str], None]) -> None:
@@ -85,11 +85,3 @@ def _sweep(folder: Path) -> None:
     for prefix in (WRITING, DELETING):
         for left in folder.glob(f"{prefix}checkpoint-*"):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from refiner_ds.data.index import FILE_NAME
-from refiner_ds.data.packing.write import sync_folder
 from refiner_ds.errors import UserError
-from refiner_ds.folders import require_free
+from refiner_ds.folders import require_free, sync
 
 
 class Scratch:
@@ -113,6 +112,6 @@ class Writing:
         for path in self.shards.iterdir():
             if path.name not in names:
                 path.unlink()
-        sync_folder(self.shards)
+        sync(self.shards)
         self.shards.replace(self._scratch.out)
-        sync_folder(self._scratch.out.parent)
+        sync(self._scratch.out.parent)

@@ -15,7 +15,7 @@ from refiner_ds.data.index import KINDS, member_name
 from refiner_ds.data.packing.recode import Recoding, recode
 from refiner_ds.data.packing.tar import END, header_of, padding_of, place_members
 from refiner_ds.errors import UserError
-from refiner_ds.folders import file_made_whole
+from refiner_ds.folders import file_made_whole, sync
 
 MADE = ("size", "crc", "kind")
 """Fields of a record that are known once its pictures are encoded; the offsets follow from them."""
@@ -78,7 +78,7 @@ def write(job: Job) -> Written:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(job.path)
-        sync_folder(job.path.parent)
+        sync(job.path.parent)
         with file_made_whole(job.note_path) as path:
             note = {"sha256": digest.hexdigest(), **{field: records[field].tolist() for field in MADE}}
             path.write_text(json.dumps(note), encoding="utf-8")
@@ -135,12 +135,3 @@ def _content(path: Path, size: int, crc: int) -> bytes:
             "let nothing write to it and pack again, which goes on from here."
         )
     return content
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder last, whatever happens to the power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
