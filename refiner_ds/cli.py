@@ -23,7 +23,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "pack": (verbs.Pack, "refiner_ds.verbs.pack"),
     "verify": (verbs.Verify, "refiner_ds.verbs.verify"),
     "index": (verbs.Index, "refiner_ds.verbs.index"),
-    "train": (training.Train, "refiner_ds.train.run"),
+    "train": (training.Train, "refiner_ds.train.start"),
     "export": (verbs.Export, "refiner_ds.verbs.export"),
     "import-legacy": (verbs.ImportLegacy, "refiner_ds.verbs.import_legacy"),
     "repair": (verbs.Repair, "refiner_ds.verbs.repair"),

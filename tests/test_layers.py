@@ -13,15 +13,21 @@ PACKAGE = "refiner_ds"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("", "errors"),
     ("chance", "world", "batch", "config", "folders"),
-    ("data", "refiners", "checkpoint", "tracking"),
+    ("data", "refiners", "checkpoint", "tracking", "supervise"),
     ("train", "evaluate", "bench"),
-    ("cli", "__main__", "verbs", "train.run", "train.plan", "train.__main__"),
+    ("cli", "__main__", "verbs", "train.run", "train.plan", "train.about", "train.start", "train.__main__"),
 )
 """Ground, contracts, parts, action, wiring: the rooms of each. Rooms of a layer import each other only in wiring."""
 WIRING = len(LAYERS) - 1
 DOORS = {"deepspeed": "refiner_ds.train.engine", "mlflow": "refiner_ds.tracking.ship"}
-BY_NAME = ("refiner_ds.cli", "refiner_ds.train.optimizers", "refiner_ds.data.store.opening")
-"""What may import by name: the verbs, a library that is optional, and what only readers of a URL shall pay for."""
+BY_NAME = (
+    "refiner_ds.cli",
+    "refiner_ds.train.start",
+    "refiner_ds.train.optimizers",
+    "refiner_ds.data.store.opening",
+)
+"""What may import by name: the verbs, a warden, that stays light, a library that is optional, and what only readers of
+a URL shall pay for."""
 OPTIONS = ("refiner_ds.config.verbs", "refiner_ds.config.training")
 
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from refiner_ds.checkpoint.layout import average_of
 from refiner_ds.config.deepspeed import Resolved
-from refiner_ds.errors import UserError
 from refiner_ds.train.ema import Ema
+from refiner_ds.train.interface import VARIABLE, interface_towards
+from refiner_ds.train.meeting import gpu_of, no_meeting
 from refiner_ds.train.optimizers import make_optimizer
 from refiner_ds.world import World
 
@@ -33,7 +34,11 @@ DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def start_process_group(world: World, timeout: timedelta) -> torch.device:
-    """Joins the job's ranks and returns this rank's device: its GPU, or the CPU without one. All ranks must call."""
+    """Joins the job's ranks and returns this rank's device: its GPU, or the CPU without one. All ranks must call.
+
+    Raises:
+        UserError: the ranks cannot meet, or there are more of them here than GPUs.
+    """
     deepspeed.utils.logger.setLevel(logging.ERROR)
     if world.size == 1:
         # without these deepspeed looks for MPI; port 0 lets the system choose one
@@ -47,17 +52,17 @@ def start_process_group(world: World, timeout: timedelta) -> torch.device:
     deepspeed.runtime.bf16_optimizer.see_memory_usage = lambda *_, **__: None  # a dozen lines that nobody asked for
     warnings.filterwarnings("ignore", ".*all_gather_into_tensor.*deprecated", FutureWarning)  # deepspeed's to mend
     cuda = torch.cuda.is_available()
-    if cuda and world.local_rank >= torch.cuda.device_count():
-        raise UserError(
-            f"this node has {torch.cuda.device_count()} GPUs and is given {world.local_size} ranks, but a rank needs "
-            "one of its own; start as many ranks as there are GPUs."
-        )
-    device = torch.device("cuda", world.local_rank) if cuda else torch.device("cpu")
+    device = torch.device("cuda", gpu_of(world, torch.cuda.device_count())) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     elif "OMP_NUM_THREADS" not in os.environ:  # ranks that each take all cores are several times slower
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world.local_size))
-    deepspeed.init_distributed("nccl" if cuda else "gloo", timeout=timeout, verbose=False)
+    if not cuda and world.spans_nodes and VARIABLE not in os.environ:
+        os.environ[VARIABLE] = interface_towards(os.environ["MASTER_ADDR"])
+    try:
+        deepspeed.init_distributed("nccl" if cuda else "gloo", timeout=timeout, verbose=False)
+    except torch.distributed.DistError as error:
+        raise no_meeting(world, timeout, error) from error
     return device
 
 
@@ -183,31 +188,10 @@ class Engine:
         torch.distributed.all_reduce(values)
         return values
 
-    def gathered(self, item: Any) -> list[Any]:
-        """What each rank gives, by rank. All ranks must call."""
-        given: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(given, item)
-        return given
-
-    def require_agreement(self, what: str) -> None:
-        """Ends every rank where they do not all say the same, e.g. because nodes see different folders. All must call.
-
-        Raises:
-            UserError: on all ranks; tells what rank 0 and the first rank that differs say.
-        """
-        said = self.gathered(what)
-        for rank, other in enumerate(said):
-            if other != said[0]:
-                raise UserError(
-                    f"the ranks do not agree on what to train: rank 0 has {said[0]} and rank {rank} has {other}; "
-                    "put shards, base and output folder where all nodes see them, and start all with one command."
-                )
-
     def barrier(self) -> None:
         """Waits for all ranks. All ranks must call."""
         torch.distributed.barrier()
 
     def close(self) -> None:
-        """Leaves the process group. All ranks must call."""
+        """Lets go of what training took. All ranks must call."""
         self._engine.destroy()
-        torch.distributed.destroy_process_group()

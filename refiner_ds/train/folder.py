@@ -8,6 +8,7 @@ from typing import Any
 
 from refiner_ds.checkpoint.layout import Checkpoint, complete_checkpoints, read
 from refiner_ds.errors import UserError
+from refiner_ds.supervise.log import LOGS
 from refiner_ds.tracking.journal import FINISHED, SETTINGS
 
 LATEST = "latest"
@@ -26,8 +27,8 @@ def require_own(folder: Path, identity: dict[str, Any]) -> None:
     Raises:
         UserError: names the first setting that differs.
     """
-    # a run that died before it wrote anything has left its lock
-    if not folder.exists() or (folder.is_dir() and all(path.name == LOCK for path in folder.iterdir())):
+    # a run that died before it wrote anything has left its lock, and other ranks may have begun their logs
+    if not folder.exists() or (folder.is_dir() and all(path.name in (LOCK, LOGS) for path in folder.iterdir())):
         return
     try:
         held = dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["identity"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from refiner_ds.train.engine import Engine
+from refiner_ds.train.meeting import gathered
 from refiner_ds.train.step import StepResult
 
 
@@ -53,7 +54,7 @@ class Meter:
 
     def _note(self, replaced: list[str]) -> None:
         """Adds what is new among the broken samples of all ranks. All ranks must call."""
-        found = [sentence for rank in self.engine.gathered(replaced) for sentence in rank]
+        found = [sentence for rank in gathered(replaced) for sentence in rank]
         self.bad_samples += [sentence for sentence in dict.fromkeys(found) if sentence not in self.bad_samples]
 
 

@@ -1,18 +1,14 @@
 """Wiring of a training run: from the command line's values to a loop, and the marker that says it is done."""
 
-import dataclasses
 import os
 import platform
 import subprocess
 import time
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from refiner_ds import __version__
 from refiner_ds.checkpoint import store
 from refiner_ds.checkpoint.layout import name_of
 from refiner_ds.config.training import Train
@@ -25,14 +21,17 @@ from refiner_ds.folders import require_folder
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.supervise.link import Link
 from refiner_ds.tracking.journal import Journal
 from refiner_ds.tracking.start import LOG, start_shipper
+from refiner_ds.train.about import say_header, settings_of, versions
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine, allow_tf32, start_process_group
 from refiner_ds.train.folder import hold, write_finished, write_settings
 from refiner_ds.train.loop import Hooks, train
+from refiner_ds.train.meeting import gathered, is_loss_of_peer, leave_process_group, require_agreement
 from refiner_ds.train.plan import Plan, make_plan
-from refiner_ds.world import world_from
+from refiner_ds.world import World, world_from
 
 BASE = "base_fingerprint"
 """In a commit: tells the base that was trained."""
@@ -42,29 +41,58 @@ SHIPPING_SECONDS = 30.0
 
 
 def run(flags: Train) -> None:
-    """Trains; under a launcher every rank runs this. Exits with 2 after a mistake that a person can mend.
+    """Trains; under a launcher every rank runs this, below its warden.
 
     Raises:
         UserError: on rank 0 for what is wrong with the command, before anything is written; on any rank for a sample
             that cannot be read.
     """
-    world = world_from(os.environ)
+    world, link = world_from(os.environ), Link()
     try:
-        plan = make_plan(flags, world)
-        refiner = UnclipRefiner(flags.pretrained_model_name_or_path, flags.revision, flags.variant, plan.adaptation)
-        sampling = refiner.sampling(flags.validation_steps, flags.validation_guidance_scale)
-        _require_base(plan, refiner)
-        _require_crops(plan.samples.buckets, refiner.crop_factor)
-        require_folder(flags.output_dir)
-        if world.is_main:
-            hold(flags.output_dir)
+        _run(flags, world, link)
     except UserError as error:
         if world.is_main:
             raise
         # a mistake of the command is rank 0's to tell, and launchers end all ranks at the first that ends
         time.sleep(3)
         raise UserError(f"rank {world.rank} on {platform.node()}: {error}") from error
-    _train(plan, refiner, sampling)
+    except BaseException as error:
+        if is_loss_of_peer(error):
+            link.lost_peer()
+        raise
+    finally:
+        if world.size == 1:  # with others, who fails leaves by ending, and does not wait for them
+            leave_process_group()
+
+
+def _run(flags: Train, world: World, link: Link) -> None:
+    plan = make_plan(flags, world)
+    timeout = timedelta(minutes=flags.timeout_minutes)
+    device = start_process_group(world, timeout)
+    _meet(plan, link, timeout)
+    refiner = UnclipRefiner(flags.pretrained_model_name_or_path, flags.revision, flags.variant, plan.adaptation)
+    sampling = refiner.sampling(flags.validation_steps, flags.validation_guidance_scale)
+    _require_base(plan, refiner)
+    _require_crops(plan.samples.buckets, refiner.crop_factor)
+    require_folder(flags.output_dir)
+    if world.is_main:
+        hold(flags.output_dir)
+    link.keep_log(flags.output_dir)
+    require_agreement(f"base {refiner.base_fingerprint}", "put the same base where all nodes see it.")
+    _train(plan, refiner, sampling, device)
+    if world.size > 1:
+        leave_process_group()
+
+
+def _meet(plan: Plan, link: Link, timeout: timedelta) -> None:
+    """Lets the wardens know each other, and ends ranks that were started differently before any model is loaded."""
+    hub, host = gathered((link.hub, platform.node()))[0]
+    link.join(hub, host, timeout.total_seconds())
+    require_agreement(str(versions()), "install the same versions on all hosts.")
+    require_agreement(
+        f"{plan.identity}, steps {plan.times.first} to {plan.times.last}",
+        "put shards, base and output folder where all nodes see them, and start all with one command.",
+    )
 
 
 def _require_base(plan: Plan, refiner: UnclipRefiner) -> None:
@@ -84,27 +112,23 @@ def _require_crops(buckets: tuple[Bucket, ...], factor: int) -> None:
             )
 
 
-def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling) -> None:
-    """From here on every rank has a process group; a failure of one ends all of them."""
+def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling, device: torch.device) -> None:
+    """All that a run does once its ranks have met and its folder is its own."""
     flags, world = plan.flags, plan.world
-    device = start_process_group(world, timedelta(minutes=flags.timeout_minutes))
     allow_tf32(flags.allow_tf32)
     engine = Engine(refiner.network, plan.resolved, device, (flags.ema_decay or 0.9999) if flags.use_ema else None)
     refiner.place(device, engine.dtype)
     refiner.prepare_training(_recipe(flags), flags.gradient_checkpointing)
-    engine.require_agreement(
-        f"{plan.identity} of base {refiner.base_fingerprint}, steps {plan.times.first} to {plan.times.last}"
-    )
     if plan.checkpoint:
         engine.load(plan.checkpoint.path.parent, plan.checkpoint.path.name)
 
     console = Console(world.is_main, plan.times.first, plan.times.last)
     journal, shipper = None, None
     if world.is_main:
-        write_settings(flags.output_dir, _settings(plan))
+        write_settings(flags.output_dir, settings_of(plan))
         journal = Journal(flags.output_dir)
         shipper = start_shipper(flags.output_dir, flags.tracking_uri, flags.experiment)
-    _say_header(console, plan, device)
+    say_header(console, plan, device)
     hooks = _hooks(plan, refiner, engine, sampling, console, journal)
     _plan_reading(plan)
     stream = Stream(
@@ -202,56 +226,6 @@ def _plan_reading(plan: Plan) -> None:
         run=str(plan.flags.output_dir.resolve()),
         leads=plan.world.local_rank == 0,
     )
-
-
-def _settings(plan: Plan) -> dict[str, Any]:
-    """The resolved configuration: what was asked for, what came of it, and with which versions."""
-    train_settings = {name: value for name, value in dataclasses.asdict(plan.flags).items() if name != "tracking_uri"}
-    train_settings["shards"] = plan.shards.location  # without credentials
-    packages = ("torch", "deepspeed", "diffusers", "transformers")
-    return {
-        "identity": plan.identity,
-        "train": train_settings,
-        "deepspeed": plan.resolved.json,
-        "optimizer": dataclasses.asdict(plan.resolved.optimizer),
-        "schedule": dataclasses.asdict(plan.resolved.schedule.over(plan.times.last)),
-        "steps": plan.times.last,
-        "num_ranks": plan.world.size,
-        "learning_rate": plan.learning_rate,
-        "versions": {
-            "refiner_ds": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in packages},
-        },
-    }
-
-
-def _say_header(console: Console, plan: Plan, device: torch.device) -> None:
-    resolved, times = plan.resolved, plan.times
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    console.say(
-        f"{plan.world.size} x {name}, ZeRO-{resolved.stage}, precision {resolved.precision}: global batch "
-        f"{resolved.global_batch_size} = {resolved.micro_batch_size} x {resolved.accumulation_steps} accumulated x "
-        f"{plan.world.size} ranks; {len(plan.samples)} training samples, steps {times.first} to {times.last}"
-    )
-    if resolved.stage == 2 and resolved.accumulation_steps > 2 and plan.world.size > 1:
-        console.say(
-            f"note: ZeRO-2 reduces {2 * resolved.accumulation_steps} bytes per parameter and step at "
-            f"{resolved.accumulation_steps} accumulation steps where ZeRO-1 reduces 2; see ds_configs/zero1_bf16.json"
-        )
-    for bucket, count in plan.order.samples_by_bucket.items():
-        if count < resolved.global_batch_size:
-            console.say(
-                f"note: bucket {plan.samples.buckets[bucket]} has {count} samples, fewer than a global batch; its "
-                "batches repeat samples"
-            )
-    if plan.checkpoint:
-        is_done = times.first >= times.last
-        console.say(
-            f"nothing left to train after {plan.checkpoint.path}"
-            if is_done
-            else f"continuing from {plan.checkpoint.path}"
-        )
 
 
 def _wait_for(shipper: subprocess.Popen, folder: Path, console: Console) -> None:

@@ -1,0 +1,66 @@
+"""What ended a job: the rank that was first, and how, in words for a person."""
+
+import signal
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MISTAKE = 2
+"""Exit code of what a person can mend, whose sentence has been said."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one rank ended.
+
+    Attributes:
+        how: what follows "rank 1 on hostb".
+        code: exit code that the job ends with.
+        tail: the last lines of its output.
+        is_consequence: it failed because another was gone, as far as it can tell.
+    """
+
+    rank: int
+    host: str
+    how: str
+    code: int = 1
+    log: str = ""
+    tail: tuple[str, ...] = ()
+    is_consequence: bool = False
+
+    def sentence(self, num_ranks: int) -> str:
+        """Which rank, where, how, and where its log is; then the last lines of that."""
+        said = f"rank {self.rank} of {num_ranks} on {self.host} {self.how}, and the job ends with it"
+        if self.log:
+            said += f"; its log is {self.log}"
+        if not self.tail:
+            return f"{said}."
+        return "\n".join([f"{said} and ends with:", *(f"    {line}" for line in self.tail)])
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, for `from_json` on another host."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Ending":
+        """What `as_json` gave."""
+        return cls(**{**values, "tail": tuple(values["tail"])})
+
+
+def first_cause(endings: Iterable[Ending]) -> Ending:
+    """Of what ended at about the same time the one that began it: the first that is no consequence, if any."""
+    return min(endings, key=lambda ending: ending.is_consequence)
+
+
+def how_it_ended(code: int) -> str:
+    """A child's return code in words; negative ones are signals."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name
+    why = " (by hand, or by the kernel for lack of memory)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{why}"
+
+
+def exit_code_of(code: int) -> int:
+    """The exit code that tells a child's end as a shell would: 128 + the signal."""
+    return code if code >= 0 else 128 - code

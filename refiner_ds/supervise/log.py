@@ -1,0 +1,73 @@
+"""A rank's output: passed on as it comes, kept as a file once it is known where, its last lines kept at hand."""
+
+import contextlib
+import os
+import time
+from collections import deque
+from pathlib import Path
+from typing import BinaryIO
+
+LOGS = "logs"
+"""Folder in that of the run."""
+TAIL_LINES = 20
+MOST_KEPT = 1 << 20
+"""Bytes that wait for a file; of more, the first ones are what waits."""
+
+
+class RankLog:
+    """The log of one rank. What comes before there is a folder for it is written as soon as there is."""
+
+    def __init__(self, rank: int, host: str) -> None:
+        self._name, self._host = f"rank-{rank:05d}.log", host
+        self._file: BinaryIO | None = None
+        self._kept = bytearray()
+        self._lines: deque[bytes] = deque(maxlen=TAIL_LINES)
+        self._line = b""
+        self._broken: set[int] = set()
+        self.path: Path | None = None
+
+    def open_in(self, folder: Path) -> None:
+        """Goes on in folder/logs/rank-RANK.log, after what runs before have written there."""
+        (folder / LOGS).mkdir(parents=True, exist_ok=True)
+        self.path = folder / LOGS / self._name
+        self._file = self.path.open("ab", buffering=0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._file.write(f"---- {started} on {self._host}, process {os.getpid()}\n".encode() + bytes(self._kept))
+        self._kept.clear()
+
+    def take(self, output: bytes, onward: int) -> None:
+        """Keeps what came and passes it on to a file descriptor, for as long as somebody reads that."""
+        if self._file:
+            self._file.write(output)
+        else:
+            self._kept += output[: MOST_KEPT - len(self._kept)]
+        *whole, self._line = (self._line + output).split(b"\n")
+        self._lines.extend(line for line in whole if line.strip())
+        self._line = self._line[-10_000:]
+        if onward not in self._broken:
+            try:
+                _write_all(onward, output)
+            except OSError:  # nobody reads it any more
+                self._broken.add(onward)
+
+    def note(self, text: str) -> None:
+        """A line of the warden's own, which no rank has said."""
+        if self._file:
+            self._file.write(f"---- {text}\n".encode())
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        """The last lines that are not empty, shortened."""
+        lines = [*self._lines, *([self._line] if self._line.strip() else [])]
+        return tuple(line.decode(errors="replace").rpartition("\r")[2][:300] for line in lines[-TAIL_LINES:])
+
+    def close(self) -> None:
+        """Closes the file, if there is one."""
+        if self._file:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+
+def _write_all(descriptor: int, output: bytes) -> None:
+    while output:
+        output = output[os.write(descriptor, output) :]

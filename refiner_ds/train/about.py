@@ -1,0 +1,68 @@
+"""What a run says of itself: the header of its output, and the settings that lie beside it."""
+
+import dataclasses
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from refiner_ds import __version__
+from refiner_ds.train.console import Console
+from refiner_ds.train.plan import Plan
+
+
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """The resolved configuration: what was asked for, what came of it, and with which versions."""
+    train_settings = {name: value for name, value in dataclasses.asdict(plan.flags).items() if name != "tracking_uri"}
+    train_settings["shards"] = plan.shards.location  # without credentials
+    return {
+        "identity": plan.identity,
+        "train": train_settings,
+        "deepspeed": plan.resolved.json,
+        "optimizer": dataclasses.asdict(plan.resolved.optimizer),
+        "schedule": dataclasses.asdict(plan.resolved.schedule.over(plan.times.last)),
+        "steps": plan.times.last,
+        "num_ranks": plan.world.size,
+        "learning_rate": plan.learning_rate,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of everything that what is trained can depend on."""
+    packages = ("torch", "deepspeed", "diffusers", "transformers")
+    return {
+        "refiner_ds": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def say_header(console: Console, plan: Plan, device: torch.device) -> None:
+    """Where, how and how long the run trains, and what is worth a note."""
+    resolved, times = plan.resolved, plan.times
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    console.say(
+        f"{plan.world.size} x {name}, ZeRO-{resolved.stage}, precision {resolved.precision}: global batch "
+        f"{resolved.global_batch_size} = {resolved.micro_batch_size} x {resolved.accumulation_steps} accumulated x "
+        f"{plan.world.size} ranks; {len(plan.samples)} training samples, steps {times.first} to {times.last}"
+    )
+    if resolved.stage == 2 and resolved.accumulation_steps > 2 and plan.world.size > 1:
+        console.say(
+            f"note: ZeRO-2 reduces {2 * resolved.accumulation_steps} bytes per parameter and step at "
+            f"{resolved.accumulation_steps} accumulation steps where ZeRO-1 reduces 2; see ds_configs/zero1_bf16.json"
+        )
+    for bucket, count in plan.order.samples_by_bucket.items():
+        if count < resolved.global_batch_size:
+            console.say(
+                f"note: bucket {plan.samples.buckets[bucket]} has {count} samples, fewer than a global batch; its "
+                "batches repeat samples"
+            )
+    if plan.checkpoint:
+        is_done = times.first >= times.last
+        console.say(
+            f"nothing left to train after {plan.checkpoint.path}"
+            if is_done
+            else f"continuing from {plan.checkpoint.path}"
+        )
