@@ -1,0 +1,141 @@
+"""Where ranks meet: each has a GPU and an interface of its own, they agree, or one sentence says why not."""
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from refiner_ds.errors import UserError
+from refiner_ds.train import interface
+from refiner_ds.train.interface import interface_towards
+from refiner_ds.train.meeting import gpu_of, is_loss_of_peer
+from refiner_ds.world import World
+from tests.train.launch import REPO, free_port, losses, start, torchrun
+
+ZERO2 = REPO / "ds_configs" / "zero2_bf16.json"
+
+
+def test_a_rank_has_a_gpu_of_its_own(monkeypatch):
+    assert gpu_of(World(5, 8, 1, 4), 4) == 1
+    with pytest.raises(UserError, match=r"has 2 GPUs and is given 4 ranks, but .*; start as many ranks as .*slots in"):
+        gpu_of(World(2, 8, 2, 4), 2)
+    monkeypatch.setenv("SLURM_GPUS_PER_TASK", "1")
+    assert gpu_of(World(3, 8, 3, 4), 1) == 0, "SLURM shows each task only its own"
+
+
+def test_the_interface_is_the_one_that_leads_to_rank_0(monkeypatch):
+    there = {"10.1.0.7": "eth0", "192.168.0.7": "ib0"}
+    monkeypatch.setattr(interface, "_interfaces", lambda: there)
+    routes = {"node0": "192.168.0.7", interface.ANYWHERE: "10.1.0.7"}
+    monkeypatch.setattr(interface, "_own_address_towards", lambda address: routes.get(address, "127.0.0.1"))
+    assert interface_towards("node0") == "ib0"
+    assert interface_towards("own-name-on-127.0.1.1") == "eth0", "the default route"
+    routes.clear()
+    with pytest.raises(UserError, match=r"GLOO_SOCKET_IFNAME is not set.*\(eth0, ib0\) none is certain.*on all hosts"):
+        interface_towards("own-name-on-127.0.1.1")
+    there.update({"10.1.0.7": "docker0"})
+    assert interface_towards("own-name-on-127.0.1.1") == "ib0", "the only one that leads anywhere"
+
+
+def test_the_loopback_is_no_interface_to_meet_on():
+    assert "lo" not in interface._interfaces().values()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_loss"),
+    [
+        (RuntimeError("[../gloo/transport/tcp/pair.cc] Connection closed by peer [10.77.0.2]:4711"), True),
+        (RuntimeError("[../gloo/transport/tcp/unbound_buffer.cc] Timed out waiting 30000ms for send"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("Connection closed by peer"), False),
+    ],
+)
+def test_the_loss_of_another_rank_is_told_from_a_fault_of_ones_own(error, is_loss):
+    assert is_loss_of_peer(error) == is_loss
+
+
+@pytest.fixture
+def flags(shards, tiny_base, tmp_path):
+    """A run of two steps on two ranks."""
+    return {
+        "--shards": shards,
+        "--pretrained_model_name_or_path": tiny_base,
+        "--deepspeed_config": ZERO2,
+        "--buckets": "1.0:64x64,1.5:96x64",
+        "--gradient_accumulation_steps": 2,
+        "--max_train_steps": 2,
+        "--validation_epochs": 0,
+        "--dataloader_num_workers": 1,
+        "--tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
+        "--timeout_minutes": 1,
+    }
+
+
+def srun(flags, folder, port: str, *others, ranks=(0, 1)) -> list[tuple[int, str]]:
+    """Exit codes and outputs of two tasks as srun starts them on one node; `others` are rank 1's flags beside."""
+    tasks = []
+    for rank in ranks:
+        variables = {
+            "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "MASTER_PORT": port,
+        }  # fmt: skip
+        given = {**flags, "--output_dir": folder}
+        arguments = [str(part) for pair in given.items() for part in pair] + [str(other) for other in others * rank]
+        tasks.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "refiner_ds.train", *arguments],
+                cwd=REPO,
+                env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", **variables},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    try:
+        outputs = [task.communicate(timeout=150)[0] for task in tasks]
+    finally:
+        for task in tasks:
+            task.kill()
+    return [(task.returncode, output) for task, output in zip(tasks, outputs, strict=True)]
+
+
+@pytest.mark.slow
+def test_tasks_of_srun_train_as_ranks_of_torchrun_do(flags, tmp_path):
+    assert start(torchrun(), {**flags, "--output_dir": tmp_path / "torchrun"}).returncode == 0
+    (code, output), (other, _) = srun(flags, tmp_path / "srun", free_port())
+    assert (code, other) == (0, 0), output[-3000:]
+    assert losses(tmp_path / "srun") == losses(tmp_path / "torchrun") and len(losses(tmp_path / "srun")) == 2
+    assert sorted(path.name for path in (tmp_path / "srun" / "logs").iterdir()) == ["rank-00000.log", "rank-00001.log"]
+
+
+@pytest.mark.slow
+def test_ranks_that_were_started_differently_end_in_one_sentence_before_a_model_is_loaded(flags, tmp_path):
+    nowhere = {**flags, "--pretrained_model_name_or_path": tmp_path / "no-base"}  # would be told if it were looked for
+    (code, output), (other, _) = srun(nowhere, tmp_path / "run", free_port(), "--seed", 5)
+    assert (code, other) == (2, 2)
+    assert "the ranks do not agree on what to train: rank 0 on " in output and "start all with one command." in output
+    assert "Traceback" not in output and "no-base is" not in output
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.slow
+def test_a_busy_port_is_told_in_one_sentence(flags, tmp_path):
+    with socket.socket() as busy:
+        busy.bind(("0.0.0.0", 0))
+        busy.listen()
+        port = str(busy.getsockname()[1])
+        ((code, output),) = srun(flags, tmp_path / "run", port, ranks=[0])
+    assert code == 2 and f"port {port} of " in output
+    assert "where the ranks are to meet, is in use" in output and "Traceback" not in output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_rank_that_finds_no_rank_0_gives_up_in_one_sentence(flags, tmp_path):
+    port = free_port()
+    ((code, output),) = srun({**flags, "--timeout_minutes": 0.1}, tmp_path / "run", port, ranks=[1])
+    assert code == 2 and "Traceback" not in output, output
+    assert f"rank 1 of 2 on {platform.node()} could not meet the others at localhost:{port} within 6 s" in output
