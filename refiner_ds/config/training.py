@@ -125,4 +125,4 @@ class Train:
     experiment: str = "refiner_ds"
     """MLflow experiment that the run belongs to."""
     timeout_minutes: float = 10.0
-    """A collective that waits longer for a rank ends the job."""
+    """Ranks that cannot meet so soon, a collective that waits longer, or a host that is silent longer end the job."""

@@ -14,11 +14,16 @@ MOST_KEPT = 1 << 20
 """Bytes that wait for a file; of more, the first ones are what waits."""
 
 
+def log_name(rank: int) -> str:
+    """File name of a rank's log."""
+    return f"rank-{rank:05d}.log"
+
+
 class RankLog:
     """The log of one rank. What comes before there is a folder for it is written as soon as there is."""
 
     def __init__(self, rank: int, host: str) -> None:
-        self._name, self._host = f"rank-{rank:05d}.log", host
+        self._name, self._host = log_name(rank), host
         self._file: BinaryIO | None = None
         self._kept = bytearray()
         self._lines: deque[bytes] = deque(maxlen=TAIL_LINES)

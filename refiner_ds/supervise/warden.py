@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from refiner_ds.supervise.circle import Alone, Circle, Hub, Member
 from refiner_ds.supervise.ending import MISTAKE, Ending, exit_code_of, how_it_ended
 from refiner_ds.supervise.launcher import first_gone, launchers
 from refiner_ds.supervise.link import HUB, LINK
-from refiner_ds.supervise.log import RankLog
+from refiner_ds.supervise.log import RankLog, log_name
 from refiner_ds.supervise.wire import Wire
 from refiner_ds.world import World
 
@@ -108,6 +109,8 @@ class Warden:
         """Ends the rank, says why where nobody else on this host does, and gives the exit code."""
         self._kill()
         self._take_output(0)
+        if not ending.log and self._log.path:  # a host that is silent has not told it; on a shared disk it lies here
+            ending = replace(ending, log=str(self._log.path.with_name(log_name(ending.rank))))
         sentence = ending.sentence(self._world.size)
         self._log.note(sentence)
         is_own = ending.rank == self._world.rank
