@@ -51,6 +51,8 @@ def run(flags: Train) -> None:
     try:
         _run(flags, world, link)
     except UserError as error:
+        # all ranks are told alike, so none is waited for; and gloo's threads must not see the interpreter end: they abort
+        leave_process_group()
         if world.is_main:
             raise
         # a mistake of the command is rank 0's to tell, and launchers end all ranks at the first that ends
@@ -61,7 +63,7 @@ def run(flags: Train) -> None:
             link.lost_peer()
         raise
     finally:
-        if world.size == 1:  # with others, who fails leaves by ending, and does not wait for them
+        if world.size == 1:  # with others, who fails otherwise leaves by ending, and does not wait for them
             leave_process_group()
 
 
