@@ -132,7 +132,16 @@ def test_a_host_that_ssh_does_not_reach_is_named(notes):
 
 @pytest.mark.slow
 def test_torchrun_sh_trains_two_ranks(shards, tiny_base, tmp_path):
-    flags = ["--shards", shards, "--pretrained_model_name_or_path", tiny_base, "--buckets", "1.0:64x64,1.5:96x64"]
+    flags = [
+        "--gradient_accumulation_steps",
+        2,
+        "--shards",
+        shards,
+        "--pretrained_model_name_or_path",
+        tiny_base,
+        "--buckets",
+        "1.0:64x64,1.5:96x64",
+    ]
     flags += [
         "--train_batch_size",
         2,
