@@ -51,7 +51,7 @@ def run(flags: Train) -> None:
     try:
         _run(flags, world, link)
     except UserError as error:
-        # all ranks are told alike, so none is waited for; and gloo's threads must not see the interpreter end: they abort
+        # all are told alike, so none waits for another; gloo's threads would abort if they saw the interpreter end
         leave_process_group()
         if world.is_main:
             raise
