@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 REPO = Path(__file__).parents[2]
@@ -53,6 +54,36 @@ def start(launcher: list[str], flags: dict[str, object]) -> subprocess.Completed
         output, _ = process.communicate()
         raise AssertionError(f"training did not end within {TIMEOUT_SECONDS} s:\n{output[-3000:]}") from None
     return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+
+def srun(
+    flags: dict[str, object], folder: Path, port: str, *others: object, ranks: Sequence[int] = (0, 1)
+) -> list[tuple[int, str]]:
+    """Exit codes and outputs of two tasks as srun starts them on one node; `others` are rank 1's flags beside."""
+    tasks = []
+    for rank in ranks:
+        variables = {
+            "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "MASTER_PORT": port,
+        }  # fmt: skip
+        given = {**flags, "--output_dir": folder}
+        arguments = [str(part) for pair in given.items() for part in pair] + [str(other) for other in others * rank]
+        tasks.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "refiner_ds.train", *arguments],
+                cwd=REPO,
+                env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", **variables},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    try:
+        outputs = [task.communicate(timeout=TIMEOUT_SECONDS)[0] for task in tasks]
+    finally:
+        for task in tasks:
+            task.kill()
+    return [(task.returncode, output) for task, output in zip(tasks, outputs, strict=True)]
 
 
 def kill_once(launcher: list[str], flags: dict[str, object], sign: Path) -> None:

@@ -1,10 +1,7 @@
 """Where ranks meet: each has a GPU and an interface of its own, they agree, or one sentence says why not."""
 
-import os
 import platform
 import socket
-import subprocess
-import sys
 
 import pytest
 
@@ -13,7 +10,7 @@ from refiner_ds.train import interface
 from refiner_ds.train.interface import interface_towards
 from refiner_ds.train.meeting import gpu_of, is_loss_of_peer
 from refiner_ds.world import World
-from tests.train.launch import REPO, free_port, losses, start, torchrun
+from tests.train.launch import REPO, free_port, srun
 
 ZERO2 = REPO / "ds_configs" / "zero2_bf16.json"
 
@@ -72,43 +69,6 @@ def flags(shards, tiny_base, tmp_path):
         "--tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
         "--timeout_minutes": 1,
     }
-
-
-def srun(flags, folder, port: str, *others, ranks=(0, 1)) -> list[tuple[int, str]]:
-    """Exit codes and outputs of two tasks as srun starts them on one node; `others` are rank 1's flags beside."""
-    tasks = []
-    for rank in ranks:
-        variables = {
-            "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost",
-            "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "MASTER_PORT": port,
-        }  # fmt: skip
-        given = {**flags, "--output_dir": folder}
-        arguments = [str(part) for pair in given.items() for part in pair] + [str(other) for other in others * rank]
-        tasks.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "refiner_ds.train", *arguments],
-                cwd=REPO,
-                env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", **variables},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    try:
-        outputs = [task.communicate(timeout=150)[0] for task in tasks]
-    finally:
-        for task in tasks:
-            task.kill()
-    return [(task.returncode, output) for task, output in zip(tasks, outputs, strict=True)]
-
-
-@pytest.mark.slow
-def test_tasks_of_srun_train_as_ranks_of_torchrun_do(flags, tmp_path):
-    assert start(torchrun(), {**flags, "--output_dir": tmp_path / "torchrun"}).returncode == 0
-    (code, output), (other, _) = srun(flags, tmp_path / "srun", free_port())
-    assert (code, other) == (0, 0), output[-3000:]
-    assert losses(tmp_path / "srun") == losses(tmp_path / "torchrun") and len(losses(tmp_path / "srun")) == 2
-    assert sorted(path.name for path in (tmp_path / "srun" / "logs").iterdir()) == ["rank-00000.log", "rank-00001.log"]
 
 
 @pytest.mark.slow

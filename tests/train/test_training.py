@@ -13,7 +13,7 @@ from refiner_ds.checkpoint.export import read_master_weights
 from refiner_ds.cli import main
 from refiner_ds.data.index import read_index
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
-from tests.train.launch import REPO, accelerate, deepspeed, kill_once, losses, start, torchrun
+from tests.train.launch import REPO, accelerate, deepspeed, free_port, kill_once, losses, srun, start, torchrun
 
 pytestmark = pytest.mark.slow
 ZERO2 = REPO / "ds_configs" / "zero2_bf16.json"
@@ -121,16 +121,23 @@ def test_a_killed_run_continues_with_the_very_losses_of_the_whole_one(whole, fla
     assert [path.name for path in folder.glob("*checkpoint-*")] == ["checkpoint-8"]
 
 
-@pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
-def test_another_launcher_computes_the_same(whole, flags, tmp_path, launcher):
-    settings = {**flags, "--output_dir": tmp_path / "run", "--max_train_steps": 3}
-    if launcher == "accelerate":  # its configuration file is ours, by its environment
-        done = start(accelerate(ZERO2), settings)
+@pytest.mark.parametrize("launcher", ["accelerate", "torchrun", "srun"])
+def test_every_launcher_computes_what_deepspeed_does(whole, flags, tmp_path, launcher):
+    folder = tmp_path / "run"
+    settings = {**flags, "--max_train_steps": 3, "--deepspeed_config": ZERO2}
+    if launcher == "srun":
+        (code, output), (other, _) = srun(settings, folder, free_port())
+        assert (code, other) == (0, 0), output[-3000:]
     else:
-        done = start(torchrun(), {**settings, "--deepspeed_config": ZERO2})
-    assert done.returncode == 0, done.stdout[-3000:]
+        if launcher == "accelerate":
+            del settings["--deepspeed_config"]  # accelerate hands its own on, by the environment
+        done = start(
+            accelerate(ZERO2) if launcher == "accelerate" else torchrun(), {**settings, "--output_dir": folder}
+        )
+        assert done.returncode == 0, done.stdout[-3000:]
     expected = losses(whole[0])
-    assert losses(tmp_path / "run") == {step: expected[step] for step in (1, 2, 3)}
+    assert losses(folder) == {step: expected[step] for step in (1, 2, 3)}  # to the last bit
+    assert sorted(path.name for path in (folder / "logs").iterdir()) == ["rank-00000.log", "rank-00001.log"]
 
 
 def test_plain_python_trains_on_one_device_with_the_same_samples_and_noise(whole, flags, tmp_path):
