@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "repair": (verbs.Repair, "refiner_ds.verbs.repair"),
     "evaluate": (verbs.Evaluate, "refiner_ds.verbs.evaluate"),
     "bench": (verbs.Bench, "refiner_ds.verbs.bench"),
+    "doctor": (verbs.Doctor, "refiner_ds.verbs.doctor"),
     "quickstart": (verbs.Quickstart, "refiner_ds.verbs.quickstart"),
 }
 """Every verb: its options, and the module whose `run(options)` does it."""

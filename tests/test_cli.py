@@ -32,6 +32,10 @@ PROMISED = {
         *("--json", "--markdown", "--output", "--manifest", "--samples", "--rounds", "--workers", "--peers_python"),
         "--only",
     ],
+    "doctor": [
+        *("--hostfile", "--shards", "--pretrained_model_name_or_path", "--output_dir", "--tracking_uri", "--json"),
+        *("--master_port", "--deepspeed_config", "--train_batch_size", "--gradient_accumulation_steps"),
+    ],
     "quickstart": [],
 }
 """The flags that DESIGN.md and the guide promise, by verb."""

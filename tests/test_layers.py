@@ -15,9 +15,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("chance", "world", "batch", "config", "folders"),
     ("data", "refiners", "checkpoint", "tracking", "supervise"),
     ("train", "evaluate", "bench"),
+    ("doctor",),
     ("cli", "__main__", "verbs", "train.run", "train.plan", "train.about", "train.start", "train.__main__"),
 )
-"""Ground, contracts, parts, action, wiring: the rooms of each. Rooms of a layer import each other only in wiring."""
+"""Ground, contracts, parts, action, what looks at hosts for it, wiring: the rooms of each. Rooms of a layer import each
+other only in wiring."""
 WIRING = len(LAYERS) - 1
 DOORS = {"deepspeed": "refiner_ds.train.engine", "mlflow": "refiner_ds.tracking.ship"}
 BY_NAME = (

@@ -257,3 +257,45 @@ class Bench:
     installed there is reported as such."""
     only: str | None = None
     """Only these, comma-separated: names of the table, or their first parts, e.g. baseline,ours,webdataset."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Look at this machine, or at every host of a hostfile, before a run: what is red, and what to do about it."""
+
+    hostfile: Path | None = None
+    """Hosts as the deepspeed launcher reads them, a line `node0 slots=8` for each; asked over ssh, all at once. This
+    machine alone where not given."""
+    shards: str | None = None
+    """Shards of the run: there, whole in size, and the same on every host."""
+    pretrained_model_name_or_path: str | None = None
+    """Base of the run, a folder or a hub id: whole, and the same on every host."""
+    revision: str | None = None
+    """Branch, tag or commit of the base, where that is a hub id."""
+    variant: str | None = None
+    """Weights of this variant of the base, such as fp16."""
+    output_dir: Path | None = None
+    """Folder of the run: can be written, is shared by all hosts, and has room for the checkpoints to come."""
+    checkpoints_total_limit: int | None = None
+    """How many checkpoints the run keeps; all where not given."""
+    max_train_steps: int | None = None
+    """Optimizer steps of the run, which tell how many checkpoints there will be."""
+    checkpointing_steps: int = 500
+    """Optimizer steps between checkpoints."""
+    use_ema: bool = False
+    """The run keeps a moving average, which its checkpoints hold too."""
+    tracking_uri: str | None = None
+    """MLflow server or store, to which the first host sends a run that is deleted again; MLFLOW_TRACKING_URI when not
+    given."""
+    experiment: str = "refiner_ds"
+    """MLflow experiment of that run."""
+    master_port: int = 29500
+    """Port on which the ranks will meet, on the first host."""
+    deepspeed_config: Path | None = None
+    """DeepSpeed JSON of the run, whose global batch the ranks must be able to share."""
+    train_batch_size: int | None = None
+    """Micro-batch per device, as for train."""
+    gradient_accumulation_steps: int | None = None
+    """Micro-batches per optimizer step, as for train."""
+    json: Path | None = None
+    """File for all lines; - prints them instead of the table."""

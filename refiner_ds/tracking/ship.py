@@ -56,7 +56,7 @@ class Shipper:
 
     def __init__(self, folder: Path, uri: str, experiment: str) -> None:
         self._folder = folder
-        self._uri = _without_password(uri)
+        self._uri = without_password(uri)
         self._client = MlflowClient(tracking_uri=uri)
         self._experiment = experiment
         self._shipped: Shipped | None = None
@@ -112,6 +112,11 @@ class Shipper:
         """Sets how the job ended: FINISHED or FAILED."""
         assert self._shipped is not None, "open_run comes first"
         self._client.set_terminated(self._shipped.run_id, status)
+
+    def delete_run(self) -> None:
+        """Takes the run away again, as far as MLflow does that: it can still be restored."""
+        assert self._shipped is not None, "open_run comes first"
+        self._client.delete_run(self._shipped.run_id)
 
     def _picture(self, run_id: str, entry: dict[str, Any]) -> None:
         path = self._folder / entry[PICTURE]
@@ -170,8 +175,8 @@ def follow(folder: Path, uri: str, experiment: str, trainer: int | None) -> int:
         except (MlflowException, OSError) as error:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             if complaint is None:
-                complaint = _without_password(str(error).splitlines()[0])
-                print(f"tracking: MLflow at {_without_password(uri)} does not take the metrics ({complaint}); "
+                complaint = without_password(str(error).splitlines()[0])
+                print(f"tracking: MLflow at {without_password(uri)} does not take the metrics ({complaint}); "
                       f"{FILE_NAME} keeps everything until it does", file=sys.stderr)  # fmt: skip
         if has_ended:
             deadline = deadline or time.monotonic() + PATIENCE_SECONDS
@@ -180,7 +185,7 @@ def follow(folder: Path, uri: str, experiment: str, trainer: int | None) -> int:
         time.sleep(pause)
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
     """The text without what stands before the host in its addresses."""
     return re.sub(r"//[^/@\s]+@", "//", text)
 

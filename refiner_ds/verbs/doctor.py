@@ -1,0 +1,83 @@
+"""`refiner-ds doctor`: looks at this machine, or at every host of a hostfile, before a run is started there."""
+
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+from refiner_ds.config.deepspeed import read_json
+from refiner_ds.config.verbs import Doctor
+from refiner_ds.doctor.hostfile import Place, read_hostfile
+from refiner_ds.doctor.hosts import Hosts
+from refiner_ds.doctor.needs import checkpoints_to_come
+from refiner_ds.doctor.report import as_json, as_table
+from refiner_ds.doctor.survey import Asked, Survey
+from refiner_ds.errors import UserError
+from refiner_ds.folders import require_folder
+
+OPTIONAL = ("shards", "output_dir", "pretrained_model_name_or_path", "tracking_uri")
+"""What is only looked at where it is named."""
+
+
+def run(options: Doctor) -> int:
+    """0 where no line is red, else 1."""
+    places = read_hostfile(options.hostfile) if options.hostfile else (Place(platform.node() or "localhost", 1),)
+    _require_numbers(options)
+    if options.json and str(options.json) != "-":
+        require_folder(options.json.parent)
+    asked = _asked(options)
+    hosts = Hosts(places, is_local=options.hostfile is None)
+    try:
+        lines = Survey(hosts, asked, options.hostfile is None).run()
+    finally:
+        hosts.close()
+    told = json.dumps(as_json(lines, [place.host for place in places]), indent=1)
+    if str(options.json) == "-":
+        print(told)
+    else:
+        print(as_table(lines, len(places), sys.stdout.isatty()))
+        if left := [f"--{name}" for name in OPTIONAL if not getattr(options, name)]:
+            print(f"not looked at, as not named: {', '.join(left)}")
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(told + "\n", encoding="utf-8")
+    return 1 if any(line.state == "fail" for line in lines) else 0
+
+
+def _require_numbers(options: Doctor) -> None:
+    if not 1 <= options.master_port <= 65535:
+        raise UserError(
+            f"--master_port {options.master_port} is no port, so ranks cannot meet there; give a number from 1024 to "
+            "65535."
+        )
+    names = ("train_batch_size", "gradient_accumulation_steps", "max_train_steps", "checkpoints_total_limit")
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value} leaves nothing to train or to keep; give 1 or more.")
+
+
+def _asked(options: Doctor) -> Asked:
+    config = read_json(options.deepspeed_config) if options.deepspeed_config else {}
+    numbers = (options.checkpoints_total_limit, options.max_train_steps, options.checkpointing_steps)
+    return Asked(
+        shards=options.shards,
+        output_dir=_absolute(options.output_dir),
+        base=options.pretrained_model_name_or_path,
+        revision=options.revision,
+        variant=options.variant,
+        tracking_uri=options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"),
+        experiment=options.experiment,
+        port=options.master_port,
+        has_average=options.use_ema,
+        checkpoints=checkpoints_to_come(*numbers),
+        config=config,
+        micro_batch_size=options.train_batch_size,
+        accumulation_steps=options.gradient_accumulation_steps,
+        asks_batch=bool(config or options.train_batch_size or options.gradient_accumulation_steps),
+    )
+
+
+def _absolute(path: Path | None) -> str | None:
+    return str(path.absolute()) if path else None
