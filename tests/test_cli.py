@@ -50,7 +50,9 @@ def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", output.out)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["doctor", "--help"]], ids=" ".join
+)
 def test_help_takes_less_than_a_second(refiner_ds_command, arguments):
     seconds = []
     for _ in range(3):

@@ -182,7 +182,7 @@ def check_mlflow(host: str, answer: Any) -> Line:
     """Whether MLflow took a run of the host of rank 0."""
     if answer is None:
         return Line("mlflow", host, "ok", "took a run, and deleted it again")
-    return Line("mlflow", host, "fail", f"does not take a run: {str(answer).rstrip('.')}",
+    return Line("mlflow", host, "fail", str(answer).rstrip("."),
                 "start the server, or give another --tracking_uri; its password belongs into ~/.mlflow/credentials "
                 "(training itself would go on, and send everything later)")  # fmt: skip
 

@@ -45,7 +45,7 @@ def check_disk(
         elif count is None and free < FEW * one:
             yield Line("disk", host, "warn", f"{told}, and all are kept: there is room for {free // one}", remedy)
         else:
-            yield Line("disk", host, "ok", f"{told}, {count or 'as many as there are'} are kept at once")
+            yield Line("disk", host, "ok", f"{told}, and {count or 'all'} are kept")
 
 
 def check_batch(config: dict[str, Any], micro: int | None, accumulation: int | None, ranks: int) -> Line:

@@ -38,10 +38,13 @@ def probe(uri: str, experiment: str) -> None:
 
 def main() -> int:
     """The command line."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
     try:
-        probe(os.environ["MLFLOW_TRACKING_URI"], sys.argv[1])
+        probe(uri, sys.argv[1])
     except (MlflowException, OSError) as error:
-        print(without_password(str(error).splitlines()[0])[:300], file=sys.stderr)
+        reason = str(error).splitlines()[0]
+        reason = "nobody answers there" if "Max retries exceeded" in reason else reason[:300]
+        print(without_password(f"{uri} does not take a run ({reason})"), file=sys.stderr)
         return 1
     return 0
 

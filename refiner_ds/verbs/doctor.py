@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import sys
-from pathlib import Path
 
 from refiner_ds.config.deepspeed import read_json
 from refiner_ds.config.verbs import Doctor
@@ -63,7 +62,7 @@ def _asked(options: Doctor) -> Asked:
     numbers = (options.checkpoints_total_limit, options.max_train_steps, options.checkpointing_steps)
     return Asked(
         shards=options.shards,
-        output_dir=_absolute(options.output_dir),
+        output_dir=str(options.output_dir) if options.output_dir else None,
         base=options.pretrained_model_name_or_path,
         revision=options.revision,
         variant=options.variant,
@@ -77,7 +76,3 @@ def _asked(options: Doctor) -> Asked:
         accumulation_steps=options.gradient_accumulation_steps,
         asks_batch=bool(config or options.train_batch_size or options.gradient_accumulation_steps),
     )
-
-
-def _absolute(path: Path | None) -> str | None:
-    return str(path.absolute()) if path else None
