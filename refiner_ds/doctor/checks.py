@@ -106,7 +106,10 @@ def check_network(network: Mapping[str, Facts]) -> Iterator[Line]:
         if facts["no_interface"]:
             yield from_sentence("interface", host, facts["no_interface"])
         elif facts["interface"]:
-            yield Line("interface", host, "ok", f"gloo takes {facts['interface']}")
+            nccl = f", NCCL {facts['nccl']}" if facts["nccl"] else ""
+            yield Line("interface", host, "ok", f"gloo takes {facts['interface']}{nccl}")
+        if facts["no_nccl"]:
+            yield from_sentence("interface", host, facts["no_nccl"])
 
 
 def check_pairs(faults: Mapping[str, Mapping[str, str]]) -> Iterator[Line]:

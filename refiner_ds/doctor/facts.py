@@ -93,6 +93,8 @@ def network(master: str | None) -> dict[str, Any]:
     except OSError:
         own = ""
     found: dict[str, Any] = {"name": name, "own_address": own, "interface": None, "no_interface": None}
+    found["nccl"] = os.environ.get("NCCL_SOCKET_IFNAME")
+    found["no_nccl"] = _nccl_fault(found["nccl"] or "")
     if chosen := os.environ.get(VARIABLE):
         names = chosen.split(",")
         missing = [one for one in names if one not in psutil.net_if_addrs()]
@@ -108,6 +110,20 @@ def network(master: str | None) -> dict[str, Any]:
         except UserError as error:
             found["no_interface"] = str(error)
     return found
+
+
+def _nccl_fault(chosen: str) -> str | None:
+    """Why NCCL would find no interface by NCCL_SOCKET_IFNAME: beginnings of names, or after "=" whole names."""
+    wanted = [one for one in chosen.removeprefix("=").split(",") if one]
+    if not wanted or chosen.startswith("^"):
+        return None
+    names = list(psutil.net_if_addrs())
+    if any(name in wanted if chosen.startswith("=") else name.startswith(tuple(wanted)) for name in names):
+        return None
+    return (
+        f"NCCL_SOCKET_IFNAME is {chosen}, which fits none of this host's interfaces ({', '.join(names)}); name the one "
+        "that leads to the other hosts."
+    )
 
 
 def port_fault(port: int) -> str | None:

@@ -28,7 +28,8 @@ def as_table(lines: Sequence[Line], num_hosts: int, has_colour: bool) -> str:
         if state != "ok" and remedy:
             out.append(f"{'':6}{'':<{check_width}}  {'':<{host_width}}  -> {remedy}")
     counts = {state: sum(line.state == state for line in lines) for state in ORDER}
-    out.append(f"{counts['fail']} red, {counts['warn']} yellow, {counts['ok']} green on {num_hosts} hosts")
+    where = "1 host" if num_hosts == 1 else f"{num_hosts} hosts"
+    out.append(f"{counts['fail']} red, {counts['warn']} yellow, {counts['ok']} green on {where}")
     return "\n".join(out)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from refiner_ds.doctor import checks, needs
+from refiner_ds.doctor.environment import check_environment
 from refiner_ds.doctor.hosts import HostFailure, Hosts, Refusal
 from refiner_ds.doctor.lines import ALL, Line, size_text
 from refiner_ds.doctor.network import Reduced, all_reduce, hosts_without_folder, pair_faults
@@ -33,6 +34,7 @@ class Asked:
     micro_batch_size: int | None
     accumulation_steps: int | None
     asks_batch: bool
+    environment: dict[str, str]
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Survey:
         for part in (self._clocks, self._port, self._data, self._disk, self._mlflow, self._network, self._batch):
             if self.hosts.there:
                 part()
+        self._add(check_environment(self.asked.environment))
         reached = [Line("host", host.name, "ok", "answers") for host in self.hosts.there]
         gone = [Line("host", host.name, "fail", host.fault, host.remedy) for host in self.hosts.all if host.fault]
         return [*gone, *reached, *self.lines]

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+from pathlib import Path
 
 from refiner_ds.config.deepspeed import read_json
 from refiner_ds.config.verbs import Doctor
@@ -75,4 +76,12 @@ def _asked(options: Doctor) -> Asked:
         micro_batch_size=options.train_batch_size,
         accumulation_steps=options.gradient_accumulation_steps,
         asks_batch=bool(config or options.train_batch_size or options.gradient_accumulation_steps),
+        environment=_carried_by_deepspeed() if options.hostfile else {},
     )
+
+
+def _carried_by_deepspeed() -> dict[str, str]:
+    """The files whose variables the deepspeed launcher carries to the hosts, by name."""
+    name = os.environ.get("DS_ENV_FILE", ".deepspeed_env")
+    paths = {(folder / name).resolve(): folder / name for folder in (Path.home(), Path())}
+    return {str(path): path.read_text(errors="replace") for path in paths.values() if path.is_file()}

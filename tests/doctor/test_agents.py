@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from refiner_ds.doctor import agent
+from refiner_ds.doctor import agent, facts
 from refiner_ds.doctor.doors import Doors, unreachable
 from refiner_ds.doctor.hostfile import Place
 from refiner_ds.doctor.hosts import Host, HostFailure
@@ -78,6 +78,20 @@ def test_a_host_behind_a_closed_port_or_under_another_name_is_told():
     doors.close()
     assert faults.keys() == {"localhost"} and "which is another host" in faults["localhost"]
     assert "refused" in unreachable({"127.0.0.1": (port, "mine")})["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "is_fault"), [("lo", False), ("l", False), ("=lo", False), ("=l", True), ("^lo", False), ("ib7", True)]
+)
+def test_an_interface_that_nccl_would_not_find_is_told(chosen, is_fault, monkeypatch):
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", chosen)
+    fault = facts.network(None)["no_nccl"]
+    assert bool(fault) is is_fault and (not fault or f"NCCL_SOCKET_IFNAME is {chosen}, which fits none" in fault)
+
+
+def test_an_interface_that_gloo_would_not_find_is_told(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib7")
+    assert "GLOO_SOCKET_IFNAME is ib7, and there is no ib7" in facts.network("10.0.0.1")["no_interface"]
 
 
 def test_ranks_that_cannot_meet_are_told_with_their_reason_and_end():

@@ -3,6 +3,7 @@
 import pytest
 
 from refiner_ds.doctor import checks, needs
+from refiner_ds.doctor.environment import check_environment
 from refiner_ds.doctor.hosts import Clock
 from refiner_ds.doctor.lines import Line
 from refiner_ds.doctor.report import as_json, as_table
@@ -68,11 +69,20 @@ def test_a_clock_that_is_off_is_told_beyond_what_the_question_took(ahead, state)
 
 
 def test_an_own_name_on_the_loopback_and_a_missing_interface_are_told():
-    well = {"name": "a", "own_address": "10.0.0.1", "interface": "eth0", "no_interface": None}
+    well = {
+        "name": "a",
+        "own_address": "10.0.0.1",
+        "interface": "eth0",
+        "no_interface": None,
+        "nccl": "eth",
+        "no_nccl": None,
+    }
     ill = {**well, "own_address": "127.0.1.1", "no_interface": "none is certain; set GLOO_SOCKET_IFNAME."}
     lines = list(checks.check_network({"a": well, "b": ill}))
     assert found(lines) == [("b", "warn"), ("b", "fail")]
     assert lines[-1].remedy == "set GLOO_SOCKET_IFNAME"
+    (line,) = (line for line in checks.check_network({"a": {**well, "no_nccl": "fits none; name one."}}) if line.remedy)
+    assert (line.check, line.state, line.remedy) == ("interface", "fail", "name one")
 
 
 def test_hosts_that_cannot_reach_each_other_are_named_in_pairs():
@@ -124,6 +134,21 @@ def test_a_global_batch_that_the_ranks_cannot_share_is_red(config, micro, words)
     line = needs.check_batch(config, micro, None, 3)
     assert (line.state, bool(line.remedy)) == (("fail", True) if words else ("ok", False))
     assert (words or "3 ranks = ") in line.text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("NCCL_DEBUG=INFO\nHF_HOME=/data\n", []),
+        ("NCCL_DEBUG=INFO\n\nHF_HOME=/data\n", [("all", "warn")]),
+        ("# ours=1\n", [("all", "warn")]),
+        ("MLFLOW_TRACKING_PASSWORD=tell-nobody\n", [("all", "fail")]),
+    ],
+)
+def test_what_deepspeed_cannot_read_or_would_show_is_told_without_its_value(text, expected):
+    lines = list(check_environment({".deepspeed_env": text}))
+    assert found(lines) == expected and len(lines) == 1
+    assert "tell-nobody" not in lines[0].text + lines[0].remedy
 
 
 def test_hosts_that_agree_share_a_row_and_each_red_row_has_its_remedy_below():

@@ -115,6 +115,7 @@ def sick(doctor, cluster):
     (other / "diffusers-9.9.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: diffusers\nVersion: 9.9\n")
     (cluster / "sick").write_text("127.0.0.1 slots=1\nlocalhost slots=1\nunknown slots=1\ngone slots=1\n")
     (cluster / "batch.json").write_text('{"train_batch_size": 102}')
+    (cluster / ".deepspeed_env").write_text("HF_TOKEN=another-secret\n")
     (cluster / "ssh.log").unlink(missing_ok=True)
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
@@ -140,6 +141,7 @@ def sick(doctor, cluster):
         ("output folder", "localhost", "does not see what 127.0.0.1 puts into it", "a disk that all hosts share"),
         ("mlflow", "127.0.0.1", "(nobody answers there)", "start the server"),
         ("master port", "127.0.0.1", "cannot be taken: Address already in use", "give another --master_port"),
+        ("environment", "all", ".deepspeed_env holds HF_TOKEN", "take it out"),
         ("global batch", "all", "102 cannot be shared by 4 ranks", "a number of ranks that divides it"),
     ],
 )
@@ -154,7 +156,7 @@ def test_what_is_wrong_is_red_on_its_host_with_its_remedy(sick, check, host, wor
 def test_what_is_well_stays_green_beside_it_and_nothing_else_is_red(sick):
     _, lines, _ = sick
     red = {(line["check"], line["host"]) for line in lines if line["state"] == "fail"}
-    assert len(red) == 11 and ("disk", "localhost") in red, red
+    assert len(red) == 12 and ("disk", "localhost") in red, red
     states = {(line["check"], line["host"]): line["state"] for line in lines}
     for check in ("host", "shards", "base", "reachability", "interface"):
         assert states[check, "127.0.0.1"] == "ok"
