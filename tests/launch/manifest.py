@@ -1,4 +1,4 @@
-"""Checks a PyTorchJob against the models that are generated from the training operator's and Kubernetes' OpenAPI schemas."""
+"""Checks a PyTorchJob against the models generated from the OpenAPI schemas of the training operator and Kubernetes."""
 
 import re
 from typing import Any
@@ -10,7 +10,7 @@ PLAIN = {"str": str, "int": int, "bool": bool, "float": (int, float), "object": 
 
 
 def problems(value: Any, kind: str = "KubeflowOrgV1PyTorchJob", path: str = "") -> list[str]:
-    """What the schema `kind` refuses: unknown keys, wrong types, and what is required and missing, each with its path."""
+    """What the schema `kind` refuses, with its path: unknown keys, wrong types, what is required and missing."""
     if nested := re.fullmatch(r"list\[(.+)\]", kind):
         if not isinstance(value, list):
             return [f"{path}: {value!r} is not a list"]
