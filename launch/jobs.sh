@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # What the scripts that start training share: their own options, the attempts and what tells a finished run. Source it.
 # A run is finished when it has written OUTPUT_DIR/finished.json, whatever its launcher's exit code says: the deepspeed
-# launcher can end with 0 after a crash, and torchrun ends with 1 after a mistake of the user.
+# launcher can end with 0 after a crash, and torchrun ends with 1 after a mistake of the user. A failure that a new start may
+# mend ends with the launcher's exit code, or with $REFINER_DS_FAILURE_CODE for what starts it anew by that.
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 [ -n "${VIRTUAL_ENV:-}" ] || [ ! -x "$REPO/.venv/bin/python" ] || PATH=$REPO/.venv/bin:$PATH
@@ -153,7 +154,7 @@ run_job() {
         fi
         echo "the launcher ended with exit code $CODE and the run has not finished: there is no new $OUTPUT_DIR/finished.json;" \
             "$OUTPUT_DIR/logs has the output of every rank" >&2
-        [ "$restart" -lt "$max_restarts" ] || exit $((CODE ? CODE : 1))
+        [ "$restart" -lt "$max_restarts" ] || exit "${REFINER_DS_FAILURE_CODE:-$((CODE ? CODE : 1))}"
         restart=$((restart + 1))
         echo "restart $restart of $max_restarts: continues from the newest checkpoint" >&2
     done
