@@ -18,7 +18,8 @@ def test_the_launcher_that_a_script_names_is_watched_where_it_runs():
         assert started.pid not in {one.pid for one in launchers({VARIABLE: f"another-host:{started.pid}"})}
     finally:
         started.kill()
-    gone = first_gone(watched)  # its end counts before anybody has waited for it
+    os.waitid(os.P_PID, started.pid, os.WEXITED | os.WNOWAIT)  # a zombie: its end counts before it is collected
+    gone = first_gone(watched)
     assert gone and gone.pid == started.pid
     started.wait()
     assert first_gone(watched) == gone
