@@ -9,7 +9,7 @@
 #   --num_machines N          nodes (default: what the configuration file says)
 #   --num_processes N         ranks of all nodes together (default: what the configuration file says)
 #   --config_file FILE        accelerate's (default: launch/accelerate_zero2_multinode.yaml)
-#   --max_restarts N          accelerate restarts all nodes at once after a failure, from the newest checkpoint (default 0)
+#   --max_restarts N          starts again after a failure, from the newest checkpoint (default 0); not after exit code 2
 # shellcheck disable=SC2154,SC2034  # take_option assigns variables by name, and jobs.sh reads PATIENCE
 set -euo pipefail
 # shellcheck source=launch/jobs.sh
@@ -25,8 +25,8 @@ take_option config_file "$REPO/launch/accelerate_zero2_multinode.yaml"
 [ -n "$main_process_ip" ] || refuse "--main_process_ip is missing: give the same main node on every node, such as node0"
 if [ "$machine_rank" = 0 ]; then require_port "$main_process_ip" "$main_process_port"; fi
 launcher=("$PYTHON" -m accelerate.commands.launch --config_file "$config_file" --machine_rank "$machine_rank")
-launcher+=(--main_process_ip "$main_process_ip" --main_process_port "$main_process_port" --max_restarts "$max_restarts")
+launcher+=(--main_process_ip "$main_process_ip" --main_process_port "$main_process_port")
 [ -z "$num_machines" ] || launcher+=(--num_machines "$num_machines")
 [ -z "$num_processes" ] || launcher+=(--num_processes "$num_processes")
-max_restarts=0 PATIENCE=30
+PATIENCE=30
 run_job "${launcher[@]}" -m refiner_ds.train "${ARGUMENTS[@]}"

@@ -61,9 +61,11 @@ option() {
     if [ "$do" = keep ]; then printf '%s\n' "$found"; else ARGUMENTS=("${rest[@]}"); fi
 }
 
-# `require_port HOST PORT` refuses a port that is taken, on the node that HOST ("" is this one) belongs to; elsewhere it cannot know.
+# `require_port HOST PORT` refuses a port that is taken, on the node that HOST ("" is this one) belongs to, and sets IS_HERE
+# to yes there; elsewhere it cannot know.
 require_port() {
-    "$PYTHON" - "$1" "$2" <<'PROGRAM' || exit 2
+    # shellcheck disable=SC2034  # for who asks
+    IS_HERE=$("$PYTHON" - "$1" "$2" <<'PROGRAM'
 import errno, socket, sys
 host, port = sys.argv[1], sys.argv[2]
 if not port.isdecimal() or not 0 < int(port) < 65536:
@@ -76,6 +78,7 @@ with socket.socket(family, kind) as probe:
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         probe.bind(address)
+        print("yes")
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             sys.exit(f"--master_port {port} is taken on this node by another program, perhaps an earlier run: "
@@ -83,6 +86,7 @@ with socket.socket(family, kind) as probe:
         if error.errno != errno.EADDRNOTAVAIL:  # not an address of this node: its own script looks there
             sys.exit(f"--master_port {port} cannot be used ({error.strerror}): give one from 1024 on")
 PROGRAM
+    ) || exit 2
 }
 
 # Tells one finished.json from another, also where a second run writes the very same words; nothing where there is none.
@@ -90,13 +94,14 @@ finished_mark() {
     stat -c '%i %y %s' "$OUTPUT_DIR/finished.json" 2>/dev/null || true
 }
 
-# True once finished.json is another than before ($1); looks for $PATIENCE seconds, as a network folder may be late.
+# True once finished.json is another than before ($1); where the launcher claims success ($2 is 0), looks for $PATIENCE
+# seconds, as a network folder may be late.
 is_finished() {
     local mark waited
     for ((waited = 0; ; waited++)); do
         mark=$(finished_mark)
         [ -n "$mark" ] && [ "$mark" != "$1" ] && return 0
-        [ "$waited" -lt "${PATIENCE:-0}" ] || return 1
+        [ "$2" -eq 0 ] && [ "$waited" -lt "${PATIENCE:-0}" ] || return 1
         sleep 1
     done
 }
@@ -148,7 +153,7 @@ run_job() {
             echo "stopped by SIG$STOPPED_BY; the same command continues from the newest checkpoint of $OUTPUT_DIR" >&2
             exit $((128 + $(kill -l "$STOPPED_BY")))
         fi
-        is_finished "$before" && exit 0
+        is_finished "$before" "$CODE" && exit 0
         if [ "$CODE" -eq 2 ]; then
             exit 2 # its sentence has been said, and a restart cannot help
         fi

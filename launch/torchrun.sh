@@ -11,8 +11,8 @@
 #   --master_addr HOST  the node where all meet, with several nodes
 #   --master_port PORT  a free port there (default 29500)
 #   --rdzv_id NAME      tells this job from another that meets there (default: the output folder)
-#   --max_restarts N    starts again after a failure, from the newest checkpoint (default 0); not after exit code 2 on
-#                       one node. On several nodes torchrun itself restarts, on all of them at once.
+#   --max_restarts N    starts again after a failure, from the newest checkpoint (default 0); not after exit code 2. On
+#                       several nodes a failure ends the ranks of all, and the script of each starts its own again.
 # shellcheck disable=SC2154,SC2034  # take_option assigns variables by name, and jobs.sh reads PATIENCE
 set -euo pipefail
 # shellcheck source=launch/jobs.sh
@@ -32,7 +32,8 @@ else
     [ -n "$master_addr" ] || refuse "--nnodes $nnodes needs --master_addr HOST, the node where all meet: give the same one on every node"
     require_port "$master_addr" "$master_port"
     launcher+=(--nnodes "$nnodes" --rdzv-backend c10d --rdzv-endpoint "$master_addr:$master_port" --rdzv-id "$rdzv_id")
-    launcher+=(--max-restarts "$max_restarts")
-    max_restarts=0 PATIENCE=30
+    # torchrun itself takes no node for the meeting place whose own name leads to 127.0.1.1, and all wait for it
+    [ -z "$IS_HERE" ] || launcher+=(--rdzv-conf is_host=true)
+    PATIENCE=30
 fi
 run_job "${launcher[@]}" -m refiner_ds.train "${ARGUMENTS[@]}"
