@@ -61,11 +61,9 @@ option() {
     if [ "$do" = keep ]; then printf '%s\n' "$found"; else ARGUMENTS=("${rest[@]}"); fi
 }
 
-# `require_port HOST PORT` refuses a port that is taken, on the node that HOST ("" is this one) belongs to, and sets IS_HERE
-# to yes there; elsewhere it cannot know.
+# `require_port HOST PORT` refuses a port that is taken, on the node that HOST ("" is this one) belongs to; elsewhere it cannot know.
 require_port() {
-    # shellcheck disable=SC2034  # for who asks
-    IS_HERE=$("$PYTHON" - "$1" "$2" <<'PROGRAM'
+    "$PYTHON" - "$1" "$2" <<'PROGRAM' || exit 2
 import errno, socket, sys
 host, port = sys.argv[1], sys.argv[2]
 if not port.isdecimal() or not 0 < int(port) < 65536:
@@ -78,7 +76,6 @@ with socket.socket(family, kind) as probe:
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         probe.bind(address)
-        print("yes")
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             sys.exit(f"--master_port {port} is taken on this node by another program, perhaps an earlier run: "
@@ -86,7 +83,6 @@ with socket.socket(family, kind) as probe:
         if error.errno != errno.EADDRNOTAVAIL:  # not an address of this node: its own script looks there
             sys.exit(f"--master_port {port} cannot be used ({error.strerror}): give one from 1024 on")
 PROGRAM
-    ) || exit 2
 }
 
 # Tells one finished.json from another, also where a second run writes the very same words; nothing where there is none.

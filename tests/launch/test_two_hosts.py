@@ -70,7 +70,9 @@ def test_a_command_on_each_host_makes_one_run(hosts: Hosts, hostfile, flags, exp
                 "--machine_rank": number, "--main_process_ip": "10.77.0.1", "--main_process_port": port,
                 "--num_machines": 2, "--num_processes": 2,
             }),
-            "torchrun": ("torchrun.sh", {"--nnodes": 2, "--master_addr": "10.77.0.1", "--master_port": port}),
+            "torchrun": ("torchrun.sh", {
+                "--nnodes": 2, "--node_rank": number, "--master_addr": "10.77.0.1", "--master_port": port,
+            }),
         }[way]  # fmt: skip
         jobs.append(host.start(*command(script, own | given), cwd=REPO, PYTHON=sys.executable))
     outputs = [job.communicate(timeout=120)[0] for job in jobs]

@@ -1,0 +1,154 @@
+"""What ends a part of a job over two hosts ends all of it: soon, with the reason, and with nothing left on either."""
+
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.launch.hosts import Host, Hosts, until
+from tests.train.launch import REPO, free_port, losses
+
+pytestmark = pytest.mark.slow
+WITHIN_SECONDS = 20
+SILENT_WITHIN_SECONDS = 60  # with a timeout of 30
+
+
+class Job:
+    """A run over both hosts: by pdsh from hosta, or by torchrun.sh on each of them."""
+
+    def __init__(self, hosts: Hosts, kind: str, folder: Path, flags: dict[str, object]) -> None:
+        self.kind, self.folder, self._hosts, self._said = kind, folder / kind, hosts, ""
+        folder.mkdir(exist_ok=True)
+        (folder / "hostfile").write_text("hosta slots=1\nhostb slots=1\n")
+        given = {**flags, "--output_dir": self.folder, "--master_port": free_port()}
+        if kind == "pdsh":
+            script, where = "deepspeed_multinode.sh", [hosts.a]
+            given |= {"--hostfile": folder / "hostfile"}
+        else:
+            script, where = "torchrun.sh", [hosts.a, hosts.b]
+            given |= {"--nnodes": 2, "--master_addr": "10.77.0.1"}
+        self.scripts = []
+        for number, host in enumerate(where):
+            own = {**given, "--node_rank": number} if len(where) > 1 else given
+            command = ["bash", REPO / "launch" / script, *(part for pair in own.items() for part in pair)]
+            self.scripts.append(host.start(*command, cwd=REPO, PYTHON=sys.executable))
+
+    def has_trained(self) -> None:
+        """Waits for the first checkpoint."""
+        until(lambda: (self.folder / "checkpoint-2" / "commit.json").exists() or self._is_over(), 90)
+        assert not self._is_over(), self.outputs()
+
+    def kill(self, host: Host, which: str) -> None:
+        """Kills its rank or its launcher on a host."""
+        everything = host.processes(str(self.folder))
+        if which == "rank":
+            mine = [one for one in everything if "REFINER_DS_WARDEN" in one.environ()]
+        else:
+            program = {"pdsh": "deepspeed.launcher", "torchrun": "torch.distributed.run"}[self.kind]
+            mine = [one for one in everything if program in " ".join(one.cmdline())]
+        mine[0].kill()
+
+    def ends(self, seconds: float) -> None:
+        """Waits until nothing of it runs anywhere."""
+        until(lambda: self._is_over() and not self.left(), seconds)
+
+    def left(self) -> list[str]:
+        """What runs of it on either host."""
+        hosts = (self._hosts.a, self._hosts.b)
+        return [f"{host.name}: {one.cmdline()}" for host in hosts for one in host.processes(str(self.folder))]
+
+    def ranks(self) -> list[psutil.Process]:
+        """Its ranks on both hosts."""
+        everywhere = [*self._hosts.a.processes(str(self.folder)), *self._hosts.b.processes(str(self.folder))]
+        return [one for one in everywhere if "REFINER_DS_WARDEN" in one.environ()]
+
+    def logs(self) -> str:
+        """What its ranks have said."""
+        return "".join(path.read_text() for path in sorted((self.folder / "logs").iterdir()))
+
+    def end(self) -> None:
+        """Kills what is left of it."""
+        for host in (self._hosts.a, self._hosts.b):
+            for one in host.processes(str(self.folder)):
+                one.kill()
+
+    def outputs(self) -> str:
+        """What its scripts have said; they have ended."""
+        self._said += "".join(
+            script.communicate(timeout=10)[0] for script in self.scripts if script.stdout and not script.stdout.closed
+        )
+        return self._said
+
+    def _is_over(self) -> bool:
+        return all(script.poll() is not None for script in self.scripts)
+
+
+@pytest.fixture
+def jobs(hosts: Hosts, flags, tmp_path):
+    """`jobs("pdsh", "torchrun", **more)` starts a run by each at the same time, and waits until they have trained."""
+    started: list[Job] = []
+
+    def run(*kinds: str, **more: object) -> list[Job]:
+        given = {**flags, **{f"--{name}": value for name, value in more.items()}}
+        started.extend(Job(hosts, kind, tmp_path, given) for kind in kinds)
+        for job in started:
+            job.has_trained()
+        return started
+
+    yield run
+    for job in started:
+        job.end()
+
+
+def test_a_killed_rank_ends_both_hosts_and_a_restart_continues_exactly(hosts, jobs, expected):
+    both = jobs("pdsh", "torchrun", max_restarts=1)
+    first = [job.ranks() for job in both]
+    for job in both:
+        job.kill(hosts.b, "rank")
+    until(lambda: not any(one.is_running() for ranks in first for one in ranks), WITHIN_SECONDS)
+    for job in both:
+        job.ends(120)
+        told = job.outputs()
+        assert "rank 1 of 2 on hostb was killed by SIGKILL" in told, told[-3000:]
+        assert "restart 1 of 1: continues from the newest checkpoint" in told
+        assert [script.returncode for script in job.scripts] == [0] * len(job.scripts), told[-3000:]
+        assert losses(job.folder) == expected
+
+
+@pytest.mark.parametrize("which", ["here", "there"])
+def test_a_killed_launcher_ends_both_hosts(hosts, jobs, which):
+    """The deepspeed launcher where the job was started, or what it started over ssh; torchrun on hostb."""
+    both = jobs("pdsh", "torchrun", max_train_steps=100_000)
+    both[0].kill(hosts.a if which == "here" else hosts.b, "launcher")
+    both[1].kill(hosts.b, "launcher")
+    for job in both:
+        job.ends(WITHIN_SECONDS)
+        assert 0 not in [script.returncode for script in job.scripts]
+        assert "was ended because its launcher, process " in job.outputs() + job.logs()
+
+
+def test_a_cable_that_comes_out_ends_both_hosts(hosts, jobs):
+    both = jobs("pdsh", "torchrun", max_train_steps=100_000, timeout_minutes=0.5)
+    hosts.unplug(hosts.b)
+    try:
+        for job in both:
+            job.ends(SILENT_WITHIN_SECONDS)
+    finally:
+        hosts.plug(hosts.b)
+    for job in both:
+        assert 0 not in [script.returncode for script in job.scripts]
+        told = job.outputs()
+        assert "rank 1 of 2 on hostb has not been heard of for 30 s" in told
+        assert f"{job.folder}/logs/rank-00001.log" in told
+
+
+def test_a_host_whose_power_goes_ends_the_other(hosts, jobs):
+    (job,) = jobs("pdsh", max_train_steps=100_000, timeout_minutes=0.2)
+    hosts.power_off(hosts.b)
+    try:
+        job.ends(SILENT_WITHIN_SECONDS)
+    finally:
+        hosts.boot_again(hosts.b)
+    assert job.scripts[0].returncode != 0
+    assert "rank 1 of 2 on hostb has not been heard of for 12 s" in job.outputs()
