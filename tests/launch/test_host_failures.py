@@ -1,6 +1,7 @@
 """What ends a part of a job over two hosts ends all of it: soon, with the reason, and with nothing left on either."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -34,10 +35,10 @@ class Job:
             command = ["bash", REPO / "launch" / script, *(part for pair in own.items() for part in pair)]
             self.scripts.append(host.start(*command, cwd=REPO, PYTHON=sys.executable))
 
-    def has_trained(self) -> None:
-        """Waits for the first checkpoint."""
-        until(lambda: (self.folder / "checkpoint-2" / "commit.json").exists() or self._is_over(), 90)
+    def has_trained(self) -> bool:
+        """True from the first checkpoint on."""
         assert not self._is_over(), self.outputs()
+        return (self.folder / "checkpoint-2" / "commit.json").exists()
 
     def kill(self, host: Host, which: str) -> None:
         """Kills its rank or its launcher on a host."""
@@ -51,17 +52,11 @@ class Job:
 
     def ends(self, seconds: float) -> None:
         """Waits until nothing of it runs anywhere."""
-        until(lambda: self._is_over() and not self.left(), seconds)
-
-    def left(self) -> list[str]:
-        """What runs of it on either host."""
-        hosts = (self._hosts.a, self._hosts.b)
-        return [f"{host.name}: {one.cmdline()}" for host in hosts for one in host.processes(str(self.folder))]
+        until(lambda: self._is_over() and not self._everywhere(), seconds)
 
     def ranks(self) -> list[psutil.Process]:
         """Its ranks on both hosts."""
-        everywhere = [*self._hosts.a.processes(str(self.folder)), *self._hosts.b.processes(str(self.folder))]
-        return [one for one in everywhere if "REFINER_DS_WARDEN" in one.environ()]
+        return [one for one in self._everywhere() if "REFINER_DS_WARDEN" in one.environ()]
 
     def logs(self) -> str:
         """What its ranks have said."""
@@ -69,9 +64,8 @@ class Job:
 
     def end(self) -> None:
         """Kills what is left of it."""
-        for host in (self._hosts.a, self._hosts.b):
-            for one in host.processes(str(self.folder)):
-                one.kill()
+        for one in self._everywhere():
+            one.kill()
 
     def outputs(self) -> str:
         """What its scripts have said; they have ended."""
@@ -80,20 +74,27 @@ class Job:
         )
         return self._said
 
+    def _everywhere(self) -> list[psutil.Process]:
+        return [one for host in (self._hosts.a, self._hosts.b) for one in host.processes(str(self.folder))]
+
     def _is_over(self) -> bool:
         return all(script.poll() is not None for script in self.scripts)
 
 
 @pytest.fixture
 def jobs(hosts: Hosts, flags, tmp_path):
-    """`jobs("pdsh", "torchrun", **more)` starts a run by each at the same time, and waits until they have trained."""
+    """`jobs("pdsh", "torchrun", **more)` starts a run by each, and does `then` to each as soon as it has trained."""
     started: list[Job] = []
 
-    def run(*kinds: str, **more: object) -> list[Job]:
+    def run(*kinds: str, then: Callable[[Job], object] = lambda job: None, **more: object) -> list[Job]:
         given = {**flags, **{f"--{name}": value for name, value in more.items()}}
         started.extend(Job(hosts, kind, tmp_path, given) for kind in kinds)
-        for job in started:
-            job.has_trained()
+        waiting = list(started)
+        while waiting:
+            until(lambda: any(job.has_trained() for job in waiting), 90)
+            for job in [job for job in waiting if job.has_trained()]:
+                then(job)
+                waiting.remove(job)
         return started
 
     yield run
@@ -102,11 +103,14 @@ def jobs(hosts: Hosts, flags, tmp_path):
 
 
 def test_a_killed_rank_ends_both_hosts_and_a_restart_continues_exactly(hosts, jobs, expected):
-    both = jobs("pdsh", "torchrun", max_restarts=1)
-    first = [job.ranks() for job in both]
-    for job in both:
+    first = []
+
+    def kill(job: Job) -> None:
+        first.extend(job.ranks())
         job.kill(hosts.b, "rank")
-    until(lambda: not any(one.is_running() for ranks in first for one in ranks), WITHIN_SECONDS)
+
+    both = jobs("pdsh", "torchrun", then=kill, max_restarts=1)
+    until(lambda: not any(one.is_running() for one in first), WITHIN_SECONDS)
     for job in both:
         job.ends(120)
         told = job.outputs()
