@@ -1,0 +1,166 @@
+"""Memory of one rank, by part, from numbers alone: what DeepSpeed 0.19.8 allocates for a setup, read in its source.
+
+What is sharded is ZeRO's (Rajbhandari et al. 2020, arXiv:1910.02054, sections 5 and 6). What is beside that is the
+implementation's: runtime/zero/stage_1_and_2.py (DeepSpeedZeroOptimizer), and runtime/bf16_optimizer.py, which takes its
+place at stage 1 in bf16 with fp32 accumulation. Stages 0 and 3, which training refuses, are here to compare with.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from refiner_ds.estimate.activations import MicroBatch
+from refiner_ds.estimate.parameters import Counts
+
+GATHERED = 50_000_000
+"""Weights that stage 3 gathers ahead of their use, DeepSpeed's stage3_prefetch_bucket_size. What it has gathered it
+keeps up to stage3_max_live_parameters, 1e9: here all of them, where that is not set lower."""
+ALIGNMENT = 2
+"""Shards are multiples of so many values (nccl_start_alignment_factor)."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a run is set up, as far as memory depends on it.
+
+    Attributes:
+        weight_bytes: of a weight in the precision that the network computes in: 2, or 4 without mixed precision.
+        has_fp32_accumulation: grad_accum_dtype is fp32.
+        offloads: the optimizer's state and step are on the CPU.
+        bucket: reduce_bucket_size, in elements.
+        buckets: 2 with overlap_comm, else 1.
+        accumulation: micro-batches per optimizer step.
+        moment_bytes: of the optimizer's state, for each weight: 8 for AdamW.
+        update_bytes: temporaries of the optimizer's step, for each weight: none where it is fused.
+        has_average: a moving average is kept.
+    """
+
+    stage: int
+    ranks: int
+    weight_bytes: int
+    is_bf16: bool
+    has_fp32_accumulation: bool
+    offloads: bool
+    bucket: int
+    buckets: int
+    accumulation: int
+    moment_bytes: int
+    update_bytes: int
+    has_average: bool
+
+    @property
+    def is_bf16_optimizer(self) -> bool:
+        """DeepSpeed takes BF16_Optimizer."""
+        return self.stage == 1 and self.is_bf16 and self.has_fp32_accumulation and not self.offloads
+
+    @property
+    def accumulates_apart(self) -> bool:
+        """Gradients are added up in another precision than they come in."""
+        return self.has_fp32_accumulation and self.weight_bytes != 4
+
+
+@dataclass(frozen=True)
+class Bill:
+    """Bytes of one rank by part: on its device always, and in the moments of a step, of which one is the worst; on
+    the host, where the optimizer is offloaded to it, and while the base is loaded.
+    """
+
+    always: dict[str, int]
+    encoding: dict[str, int]
+    backward: dict[str, int]
+    update: dict[str, int]
+    host: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def moments(self) -> dict[str, int]:
+        """Bytes on the device in each moment."""
+        always = sum(self.always.values())
+        return {name: always + sum(getattr(self, name).values()) for name in ("encoding", "backward", "update")}
+
+    @property
+    def total(self) -> int:
+        """Bytes on the device at the worst moment."""
+        return max(self.moments.values())
+
+
+def bill(counts: Counts, setup: Setup, batch: MicroBatch) -> Bill:
+    """Bytes by part for one micro-batch size and crop."""
+    weights, shard = counts.trained, shard_of(counts.trained, setup)
+    of = setup.weight_bytes
+    gradients = _gradients(weights, shard, counts.largest, setup)
+    on_device = {
+        "weights": of * ((shard if setup.stage == 3 else weights) + counts.held),
+        "gathered weights": of * min(weights, GATHERED + counts.largest) if setup.stage == 3 else 0,
+        "frozen encoders": of * sum(counts.frozen.values()),
+        "gradients": gradients["held"],
+    }
+    state = {
+        "fp32 masters": 0 if setup.stage == 0 and of == 4 else 4 * shard,
+        "optimizer moments": setup.moment_bytes * shard,
+        "moving average": 4 * shard if setup.has_average else 0,
+    }
+    host = {"base while it is loaded": 4 * (counts.loaded + weights)}
+    if setup.offloads:
+        state |= {"fp32 gradients": 4 * shard, "copy of the shard": of * shard}
+        state |= {"accumulated gradients": 0 if setup.accumulates_apart else of * shard}
+        host |= state
+    else:
+        on_device |= state
+    return Bill(
+        always=_present(on_device),
+        encoding={"encoders' activations": batch.encoding},
+        backward=_present(
+            {
+                "activations": batch.kept,
+                "workspace": batch.workspace,
+                "reduce buckets": gradients["buckets"],
+                "second gradients": gradients["second"],
+            }
+        ),
+        update=_present(
+            {
+                "copies of gradients": gradients["copies"],
+                "optimizer's temporaries": 0 if setup.offloads else setup.update_bytes * shard,
+            }
+        ),
+        host=_present(host),
+    )
+
+
+def shard_of(weights: int, setup: Setup) -> int:
+    """Weights that one rank updates, padding included; all at stage 0."""
+    if setup.stage == 0:
+        return weights
+    block = ALIGNMENT * setup.ranks
+    return -(-weights // block) * block // setup.ranks
+
+
+def _gradients(weights: int, shard: int, largest: int, setup: Setup) -> Mapping[str, int]:
+    """Bytes of gradients: held between micro-batches, buckets and a second set on the way back, copies of the update.
+
+    A bucket is allocated in full at every way back, and what is reduced in it copied once more where it belongs to
+    several ranks (allreduce_bucket flattens it).
+    """
+    of, several = setup.weight_bytes, setup.ranks > 1
+    if setup.is_bf16_optimizer:  # fp32 for all weights, their 16 bits beside them, and 16 bits to reduce all at once
+        return {"held": (4 + of) * weights, "buckets": 0, "second": 0, "copies": of * weights}
+    to_fp32 = 4 * shard if of != 4 else 0
+    if setup.stage == 0:
+        copies = to_fp32 + (of * weights if several else 0)
+        return {"held": of * weights, "buckets": 0, "second": 0, "copies": copies}
+    staged = 4 if setup.stage == 1 and setup.accumulates_apart else of
+    buckets = setup.bucket * staged * (setup.buckets + several)
+    if setup.offloads:
+        apart = 4 * shard if setup.accumulates_apart else 0
+        whole = (4 if setup.accumulates_apart else of) * weights if setup.stage == 1 else 0
+        return {"held": apart + whole, "buckets": buckets + of * largest, "second": 0, "copies": 0}
+    if setup.accumulates_apart:
+        whole = 4 * weights if setup.stage == 1 else 0
+        return {"held": 4 * shard + whole, "buckets": buckets, "second": 0, "copies": 0}
+    whole, second = (of * weights, of * shard) if setup.stage == 1 else (of * shard, 0)
+    if setup.stage == 2 and setup.accumulation > 1:
+        second = of * shard
+    return {"held": whole, "buckets": buckets, "second": second, "copies": of * shard + to_fp32}
+
+
+def _present(parts: Mapping[str, int]) -> dict[str, int]:
+    return {name: size for name, size in parts.items() if size}
