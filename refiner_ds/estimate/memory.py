@@ -82,16 +82,30 @@ class Bill:
         return max(self.moments.values())
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """Bytes of gradients over a step.
+
+    Attributes:
+        between: left by one micro-batch for the next.
+        backward: on the way back, by part.
+        reduced: when all are there and are made ready for the update.
+        updating: while the optimizer works.
+    """
+
+    between: int
+    backward: dict[str, int]
+    reduced: int
+    updating: int
+
+
 def bill(counts: Counts, setup: Setup, batch: MicroBatch) -> Bill:
     """Bytes by part for one micro-batch size and crop."""
-    weights, shard = counts.trained, shard_of(counts.trained, setup)
-    of = setup.weight_bytes
-    gradients = _gradients(weights, shard, counts.largest, setup)
-    on_device = {
+    weights, shard, of = counts.trained, shard_of(counts.trained, setup), setup.weight_bytes
+    device = {
         "weights": of * ((shard if setup.stage == 3 else weights) + counts.held),
         "gathered weights": of * min(weights, GATHERED + counts.largest) if setup.stage == 3 else 0,
         "frozen encoders": of * sum(counts.frozen.values()),
-        "gradients": gradients["held"],
     }
     state = {
         "fp32 masters": 0 if setup.stage == 0 and of == 4 else 4 * shard,
@@ -99,29 +113,21 @@ def bill(counts: Counts, setup: Setup, batch: MicroBatch) -> Bill:
         "moving average": 4 * shard if setup.has_average else 0,
     }
     host = {"base while it is loaded": 4 * (counts.loaded + weights)}
+    temporaries = setup.update_bytes * shard
     if setup.offloads:
-        state |= {"fp32 gradients": 4 * shard, "copy of the shard": of * shard}
-        state |= {"accumulated gradients": 0 if setup.accumulates_apart else of * shard}
-        host |= state
+        host |= state | {"fp32 gradients": 4 * shard, "copy of the shard": of * shard}
+        host["accumulated gradients"] = 0 if setup.accumulates_apart else of * shard
+        temporaries = 0
     else:
-        on_device |= state
+        device |= state
+    gradients = _gradients(weights, shard, counts.largest, setup)
+    updating = {"gradients": gradients.updating, "optimizer's temporaries": temporaries}
+    update = max({"gradients": gradients.reduced}, updating, key=lambda parts: sum(parts.values()))
     return Bill(
-        always=_present(on_device),
-        encoding={"encoders' activations": batch.encoding},
-        backward=_present(
-            {
-                "activations": batch.kept,
-                "workspace": batch.workspace,
-                "reduce buckets": gradients["buckets"],
-                "second gradients": gradients["second"],
-            }
-        ),
-        update=_present(
-            {
-                "copies of gradients": gradients["copies"],
-                "optimizer's temporaries": 0 if setup.offloads else setup.update_bytes * shard,
-            }
-        ),
+        always=_present(device),
+        encoding=_present({"gradients": gradients.between, "encoders' activations": batch.encoding}),
+        backward=_present({**gradients.backward, "activations": batch.kept, "workspace": batch.workspace}),
+        update=_present(update),
         host=_present(host),
     )
 
@@ -134,32 +140,40 @@ def shard_of(weights: int, setup: Setup) -> int:
     return -(-weights // block) * block // setup.ranks
 
 
-def _gradients(weights: int, shard: int, largest: int, setup: Setup) -> Mapping[str, int]:
-    """Bytes of gradients: held between micro-batches, buckets and a second set on the way back, copies of the update.
-
-    A bucket is allocated in full at every way back, and what is reduced in it copied once more where it belongs to
-    several ranks (allreduce_bucket flattens it).
-    """
-    of, several = setup.weight_bytes, setup.ranks > 1
-    if setup.is_bf16_optimizer:  # fp32 for all weights, their 16 bits beside them, and 16 bits to reduce all at once
-        return {"held": (4 + of) * weights, "buckets": 0, "second": 0, "copies": of * weights}
-    to_fp32 = 4 * shard if of != 4 else 0
-    if setup.stage == 0:
-        copies = to_fp32 + (of * weights if several else 0)
-        return {"held": of * weights, "buckets": 0, "second": 0, "copies": copies}
-    staged = 4 if setup.stage == 1 and setup.accumulates_apart else of
-    buckets = setup.bucket * staged * (setup.buckets + several)
+def _gradients(weights: int, shard: int, largest: int, setup: Setup) -> Gradients:
+    """By the class that DeepSpeed takes, and whether it adds gradients up in fp32 apart from those that come in."""
+    of, apart, whole = setup.weight_bytes, setup.accumulates_apart, setup.stage < 2
+    if setup.is_bf16_optimizer:  # all in fp32 and beside them in 16 bits; these once more, to be reduced all at once
+        held = (4 + of) * weights
+        return Gradients(held, {"gradients": held}, held + of * weights, held)
+    several = setup.accumulation > 1
+    if setup.stage == 0:  # what is reduced is flattened, and the update takes fp32
+        held, flat = of * weights, of * weights if setup.ranks > 1 else 0
+        as_fp32 = 4 * weights if of != 4 else 0
+        return Gradients(held if several else 0, {"gradients": held}, held + max(flat, as_fp32), 4 * weights)
+    buckets = _buckets(setup)
     if setup.offloads:
-        apart = 4 * shard if setup.accumulates_apart else 0
-        whole = (4 if setup.accumulates_apart else of) * weights if setup.stage == 1 else 0
-        return {"held": apart + whole, "buckets": buckets + of * largest, "second": 0, "copies": 0}
-    if setup.accumulates_apart:
-        whole = 4 * weights if setup.stage == 1 else 0
-        return {"held": 4 * shard + whole, "buckets": buckets, "second": 0, "copies": 0}
-    whole, second = (of * weights, of * shard) if setup.stage == 1 else (of * shard, 0)
-    if setup.stage == 2 and setup.accumulation > 1:
-        second = of * shard
-    return {"held": whole, "buckets": buckets, "second": second, "copies": of * shard + to_fp32}
+        held = (4 * shard if apart else 0) + ((4 if apart else of) * weights if whole else 0)
+        backward = {"gradients": held, "reduce buckets": buckets + of * largest}
+        return Gradients(held if several else 0, backward, held, 0)
+    if apart:  # a flat fp32 shard, which the update takes as it is; at stage 1 (fp16) all are added up in fp32 before
+        held = 4 * shard + (4 * weights if whole else 0)
+        return Gradients(held if several else 0, {"gradients": held, "reduce buckets": buckets}, held, 4 * shard)
+    # at stage 2 each micro-batch has a shard of its own, added to the first; the update flattens, and takes fp32
+    held = of * weights if whole else of * shard
+    second = of * shard if whole or several else 0
+    backward = {"gradients": held, "second gradients": second, "reduce buckets": buckets}
+    as_fp32 = 4 * shard if of != 4 else 0
+    return Gradients(held if several else 0, backward, held + of * shard + as_fp32, 4 * shard)
+
+
+def _buckets(setup: Setup) -> int:
+    """Bytes of reduce buckets, which are allocated in full at every way back whatever is in them.
+
+    One more where there are several ranks: what belongs to several of them is flattened once more (allreduce_bucket).
+    """
+    staged = 4 if setup.stage == 1 and setup.accumulates_apart else setup.weight_bytes
+    return setup.bucket * staged * (setup.buckets + (setup.ranks > 1))
 
 
 def _present(parts: Mapping[str, int]) -> dict[str, int]:
