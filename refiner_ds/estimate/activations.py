@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 
 class Step(Protocol):
@@ -84,9 +83,9 @@ class _Ledger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        given = {_identity(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor) and _identity(tensor) not in given:  # else a view
+        given = {_identity(tensor) for tensor in _tensors((args, *(kwargs or {}).values()))}
+        for tensor in _tensors((made,)):
+            if _identity(tensor) not in given:  # else a view
                 self._note(tensor)
         return made
 
@@ -155,6 +154,15 @@ def measure(step: Step, dtype: torch.dtype, crop: int, size: int, gradient_check
 
 def _drop(weight: Tensor) -> None:
     weight.grad = None
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """All tensors in what an operator takes or gives."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _tensors(value)
 
 
 def _identity(tensor: Tensor) -> int:

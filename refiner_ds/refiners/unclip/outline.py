@@ -94,13 +94,14 @@ def outline_of_base(base: str, revision: str | None, variant: str | None, adapta
             networks[name] = _from_config(kind, folder, name)
     with told(base, "feature_extractor"):
         extractor = CLIPImageProcessor.from_pretrained(folder, subfolder="feature_extractor")
-    parts = Parts(
-        **networks,
-        tokenizer=None,
-        feature_extractor=extractor,
-        scheduler=DDPMScheduler(prediction_type="v_prediction"),  # which one it is changes no tensor's size
-        image_noising_scheduler=DDPMScheduler(),
-    )
+    with META:
+        parts = Parts(
+            **networks,
+            tokenizer=None,
+            feature_extractor=extractor,
+            scheduler=DDPMScheduler(prediction_type="v_prediction"),  # which one it is changes no tensor's size
+            image_noising_scheduler=DDPMScheduler(),
+        )
     with told(base, "unet"):
         return Outline(parts, adaptation)
 
