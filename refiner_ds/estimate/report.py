@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from refiner_ds.estimate.advice import USABLE
 from refiner_ds.estimate.findings import Column, Findings
 from refiner_ds.estimate.memory import Bill
+from refiner_ds.estimate.time import Rate
 
 UNITS = (("GB", 1e9), ("MB", 1e6))
 """A report has one of them: of 1000 or 1000 * 1000 kB; the first of which the device takes at least one."""
@@ -47,6 +48,7 @@ class Report:
         yield from _table(rows)
         yield f"yours: {', '.join(column.name for column in columns if column.is_yours)}"
         yield from (f"* {column.name}: {column.refused}" for column in columns if column.refused)
+        yield "not counted: the driver's context, NCCL's and cuDNN's workspaces, fragmentation, validation"
 
     def _rows(self, title: str, parts: str, columns: Sequence[Column]) -> Iterator[Sequence[str]]:
         """A row for each part that any column has, and the sum of a moment with all that is there always."""
@@ -73,10 +75,7 @@ class Report:
             epochs = f", {run.epochs:.2f} epochs of {run.samples:,} samples" if run.epochs is not None else ""
             yield f"length: {run.steps:,} optimizer steps, {run.pairs:,} pairs{epochs}"
         if found.hours is not None and found.rate:
-            yield (
-                f"time: {found.hours:.1f} hours at {found.rate.per_rank:.3g} pairs/s and rank ({found.rate.source}), "
-                f"if {found.ranks} ranks are {found.ranks} times as fast; without checkpoints and validations"
-            )
+            yield f"time: {found.hours:.1f} hours at {self._rate(found.rate)}; without checkpoints and validations"
         most = f"at most {disk.count} at once, {self._size(disk.most)} {self._unit}" if disk.most else "all are kept"
         yield f"checkpoints: {self._size(disk.one)} {self._unit} each, {most}"
         told = [
@@ -92,8 +91,16 @@ class Report:
         else:
             yield "which ds_configs file to take: not known without a GPU here; give --gpu_memory, such as 80GB"
 
+    def _rate(self, rate: Rate) -> str:
+        ranks = self._found.ranks
+        others = f", if {ranks} ranks are {ranks} times as fast" if ranks > 1 else ""
+        return f"{rate.per_rank:.3g} pairs/s and rank ({rate.source}){others}"
+
     def _size(self, size: int | None) -> str:
-        return "-" if not size else f"{size / self._scale:.2f}"
+        if not size:
+            return "-"
+        told = f"{size / self._scale:.2f}"
+        return "<0.01" if told == "0.00" else told
 
 
 def _parts(bill: Bill, name: str) -> dict[str, int]:

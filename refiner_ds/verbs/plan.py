@@ -19,9 +19,9 @@ from refiner_ds.estimate.advice import CHOICES, Advice, advise
 from refiner_ds.estimate.disk import checkpoint_bytes, checkpoints_to_come
 from refiner_ds.estimate.findings import Disk, Findings, Run, as_json, columns_of, exchange_of
 from refiner_ds.estimate.memory import Setup, bill
-from refiner_ds.estimate.moments import moment_bytes, update_bytes
 from refiner_ds.estimate.parameters import Counts, count
 from refiner_ds.estimate.report import Report
+from refiner_ds.estimate.setup import setup_of
 from refiner_ds.estimate.time import Rate, given_rate, measured_rate
 from refiner_ds.folders import require_folder
 from refiner_ds.refiners.unclip.options import Adaptation
@@ -87,25 +87,6 @@ def find(options: Plan) -> Findings:
         rate=rate,
         memory=memory,
         advice=_advice(counts, resolved, setup, batches, checkpointed, memory) if memory else None,
-    )
-
-
-def setup_of(resolved: Resolved, ranks: int, has_average: bool, on_gpu: bool = True) -> Setup:
-    """What memory depends on, of a resolved configuration."""
-    zero = resolved.json["zero_optimization"]
-    return Setup(
-        stage=resolved.stage,
-        ranks=ranks,
-        weight_bytes=DTYPES[resolved.precision].itemsize,
-        is_bf16=resolved.precision == "bf16",
-        has_fp32_accumulation=resolved.json.get("data_types", {}).get("grad_accum_dtype") == "fp32",
-        offloads=zero.get("offload_optimizer", {}).get("device", "none") != "none",
-        bucket=int(zero["reduce_bucket_size"]),
-        buckets=2 if zero.get("overlap_comm") else 1,
-        accumulation=resolved.accumulation_steps,
-        moment_bytes=moment_bytes(resolved.optimizer),
-        update_bytes=update_bytes(resolved.optimizer, on_gpu),
-        has_average=has_average,
     )
 
 

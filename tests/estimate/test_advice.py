@@ -9,7 +9,8 @@ import pytest
 from refiner_ds.config.deepspeed import BUCKET_ELEMENTS, resolve
 from refiner_ds.config.training import Train
 from refiner_ds.estimate.advice import CHOICES, USABLE, advise
-from refiner_ds.verbs.plan import STANDARD, setup_of
+from refiner_ds.estimate.setup import setup_of
+from refiner_ds.verbs.plan import STANDARD
 
 CONFIGS = Path(__file__).parents[2] / "ds_configs"
 BF16 = ("zero2_bf16.json", "zero1_bf16.json", "zero2_offload.json")

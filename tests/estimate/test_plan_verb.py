@@ -87,7 +87,6 @@ def test_a_configuration_is_planned_as_itself(planned, config):
     [
         ("80GB", ["--ranks", "8"], "zero1_bf16.json"),
         ("16GB", [], "zero2_offload.json"),
-        ("32GiB", ["--mixed_precision", "fp16"], "zero2_fp16.json"),
     ],
 )
 def test_the_advised_file_is_there_and_is_the_one_for_the_memory(planned, memory, more, file):
@@ -133,6 +132,14 @@ def test_a_mistake_is_told_in_one_sentence(capsys, arguments, words):
     assert main(["plan", *arguments]) == 2
     told = capsys.readouterr()
     assert words in told.err and len(told.err.splitlines()) == 1 and told.out == ""
+
+
+def test_a_bucket_without_a_size_is_refused(capsys, tmp_path):
+    config = json.loads((CONFIGS / "zero2_bf16.json").read_text())
+    config["zero_optimization"]["reduce_bucket_size"] = "large"
+    (tmp_path / "ds.json").write_text(json.dumps(config))
+    assert main(["plan", *TINY, "--deepspeed_config", str(tmp_path / "ds.json")]) == 2
+    assert 'reduce_bucket_size "large" in the DeepSpeed JSON is no number' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stage", [0, 3])

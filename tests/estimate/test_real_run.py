@@ -17,10 +17,10 @@ from refiner_ds.estimate.activations import measure
 from refiner_ds.estimate.disk import checkpoint_bytes
 from refiner_ds.estimate.memory import Bill, bill
 from refiner_ds.estimate.parameters import Counts, count
+from refiner_ds.estimate.setup import setup_of
 from refiner_ds.refiners.unclip.base import TINY, make_parts, save_base
 from refiner_ds.refiners.unclip.options import Adaptation
 from refiner_ds.refiners.unclip.outline import outline_of_base
-from refiner_ds.verbs.plan import setup_of
 from tests.train.launch import REPO, free_port
 
 pytestmark = pytest.mark.slow
@@ -29,8 +29,8 @@ MIDDLE = replace(TINY, unet_channels=(128, 256, 384, 384), heads=(4, 8, 12, 12),
 """57 M weights: so many that what they and their activations take, a gigabyte, is more than what libraries take."""
 CROP = 192
 BOUND = 0.15
-"""Share by which the resident set may differ. What was seen: 5 to 11 % more than counted with two ranks or one, in bf16
-at stages 1 and 2, and 1 % less in fp32. More is what gloo gathers into (a copy of all weights) and oneDNN reorders."""
+"""Share by which the resident set may differ. What was seen: 5 to 12 % more than counted with two ranks or one, in bf16
+at stages 1 and 2, and 1 % less in fp32. What the rest is was not found out: likely gloo's copies and oneDNN's."""
 
 
 def trained(config: Path, jobs: list[dict[str, object]]) -> None:
