@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "evaluate": (verbs.Evaluate, "refiner_ds.verbs.evaluate"),
     "bench": (verbs.Bench, "refiner_ds.verbs.bench"),
     "doctor": (verbs.Doctor, "refiner_ds.verbs.doctor"),
+    "plan": (verbs.Plan, "refiner_ds.verbs.plan"),
     "quickstart": (verbs.Quickstart, "refiner_ds.verbs.quickstart"),
 }
 """Every verb: its options, and the module whose `run(options)` does it."""

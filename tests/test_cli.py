@@ -36,6 +36,12 @@ PROMISED = {
         *("--hostfile", "--shards", "--pretrained_model_name_or_path", "--output_dir", "--tracking_uri", "--json"),
         *("--master_port", "--deepspeed_config", "--train_batch_size", "--gradient_accumulation_steps"),
     ],
+    "plan": [
+        *("--pretrained_model_name_or_path", "--size", "--ranks", "--gpu_memory", "--deepspeed_config", "--buckets"),
+        *("--train_batch_size", "--gradient_accumulation_steps", "--max_train_steps", "--use_ema", "--lora_rank"),
+        *("--gradient_checkpointing", "--shards", "--checkpoints_total_limit", "--pairs_per_second", "--rate_from"),
+        "--json",
+    ],
     "quickstart": [],
 }
 """The flags that DESIGN.md and the guide promise, by verb."""
@@ -51,7 +57,9 @@ def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["doctor", "--help"]], ids=" ".join
+    "arguments",
+    [["--help"], ["train", "--help"], ["evaluate", "--help"], ["doctor", "--help"], ["plan", "--help"]],
+    ids=" ".join,
 )
 def test_help_takes_less_than_a_second(refiner_ds_command, arguments):
     seconds = []

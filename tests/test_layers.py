@@ -14,7 +14,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("", "errors"),
     ("chance", "world", "batch", "config", "folders"),
     ("data", "refiners", "checkpoint", "tracking", "supervise"),
-    ("train", "evaluate", "bench"),
+    ("train", "evaluate", "bench", "estimate"),
     ("doctor",),
     ("cli", "__main__", "verbs", "train.run", "train.plan", "train.about", "train.start", "train.__main__"),
 )

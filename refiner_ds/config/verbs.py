@@ -299,3 +299,57 @@ class Doctor:
     """Micro-batches per optimizer step, as for train."""
     json: Path | None = None
     """File for all lines; - prints them instead of the table."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tell memory per GPU, global batch, length, checkpoints and hours of a run before anything is queued."""
+
+    pretrained_model_name_or_path: str | None = None
+    """Base of the run, a folder or a hub id, of which the shapes are read and no weights are loaded."""
+    revision: str | None = None
+    """Branch, tag or commit of the base, where that is a hub id."""
+    variant: str | None = None
+    """Weights of this variant of the base, such as fp16."""
+    size: Literal["tiny", "full"] | None = None
+    """The shapes that base --size makes, where there is no base at hand; full are those of Stable Diffusion 2.1."""
+    ranks: int = 1
+    """GPUs of the job, over all nodes."""
+    gpu_memory: str | None = None
+    """Memory of each, such as 80GB; this machine's GPU's where there is one and nothing is given."""
+    deepspeed_config: Path | None = None
+    """DeepSpeed JSON of the run; as ds_configs/zero2.json where not given."""
+    train_batch_size: int | None = None
+    """Micro-batch per device, as for train."""
+    gradient_accumulation_steps: int | None = None
+    """Micro-batches per optimizer step, as for train."""
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    """Precision of the network, as for train."""
+    buckets: str = BUCKETS
+    """Aspect buckets as KEY:WIDTHxHEIGHT, comma-separated; a square crop of the height is cut from each."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them."""
+    trainable: Literal["all", "attention"] = "all"
+    """Layers that are trained, beside conv_in, which always is."""
+    lora_rank: int | None = None
+    """Train these layers through low-rank updates of this rank instead of in full."""
+    use_8bit_adam: bool = False
+    """AdamW with moments of 8 bits."""
+    use_ema: bool = False
+    """Keep a moving average of the weights."""
+    shards: str | None = None
+    """Shards of the run, for epochs: a folder that pack wrote, or its URL."""
+    num_train_epochs: int = 100
+    """Passes over the training split, unless max_train_steps is given."""
+    max_train_steps: int | None = None
+    """Optimizer steps in all; overrides num_train_epochs."""
+    checkpointing_steps: int = 500
+    """Optimizer steps between checkpoints; one is always written at the end."""
+    checkpoints_total_limit: int | None = None
+    """How many checkpoints the run keeps; all where not given."""
+    pairs_per_second: float | None = None
+    """Pairs that ONE rank trains on in a second, for the hours of the run."""
+    rate_from: Path | None = None
+    """Output folder of an earlier run, whose measured rate per rank is taken instead."""
+    json: Path | None = None
+    """File for all of it, sizes in bytes; - prints it instead of the table."""

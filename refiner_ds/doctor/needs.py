@@ -1,27 +1,15 @@
 """What a run will need: room for its checkpoints, and a global batch that its ranks can share."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from refiner_ds.config.auto import AUTO, owned
 from refiner_ds.doctor.lines import ALL, Line, from_sentence, size_text
 from refiner_ds.errors import UserError
+from refiner_ds.estimate.disk import checkpoint_bytes
 
 FEW = 10
 """Room for fewer checkpoints than this, where all are kept, is worth a word."""
-
-
-def checkpoint_bytes(parameters: int, has_average: bool) -> int:
-    """Bytes of a checkpoint: fp32 weights, two moments of AdamW, a half copy, and the moving average if one is kept."""
-    return parameters * (4 + 2 * 4 + 2 + (4 if has_average else 0))
-
-
-def checkpoints_to_come(limit: int | None, steps: int | None, interval: int) -> int | None:
-    """How many lie on the disk at once; None where all of an unknown number are kept."""
-    if limit is not None:
-        return limit + 1  # a new one is complete before the oldest goes
-    return math.ceil(steps / interval) if steps is not None and interval else None
 
 
 def check_disk(

@@ -10,10 +10,10 @@ from refiner_ds.config.deepspeed import read_json
 from refiner_ds.config.verbs import Doctor
 from refiner_ds.doctor.hostfile import Place, read_hostfile
 from refiner_ds.doctor.hosts import Hosts
-from refiner_ds.doctor.needs import checkpoints_to_come
 from refiner_ds.doctor.report import as_json, as_table
 from refiner_ds.doctor.survey import Asked, Survey
 from refiner_ds.errors import UserError
+from refiner_ds.estimate.disk import checkpoints_to_come
 from refiner_ds.folders import require_folder
 
 OPTIONAL = ("shards", "output_dir", "pretrained_model_name_or_path", "tracking_uri")

@@ -7,6 +7,7 @@ from refiner_ds.doctor.environment import check_environment
 from refiner_ds.doctor.hosts import Clock
 from refiner_ds.doctor.lines import Line
 from refiner_ds.doctor.report import as_json, as_table
+from refiner_ds.estimate.disk import checkpoint_bytes, checkpoints_to_come
 
 GB = 10**9
 VERSIONS = dict.fromkeys(("python", "refiner_ds", "torch", "deepspeed", "diffusers", "transformers", "numpy"), "1")
@@ -105,10 +106,10 @@ def test_what_no_configuration_of_ours_compiles_is_never_red(facts, state):
 
 
 def test_a_checkpoint_is_counted_from_the_weights_and_one_more_than_the_limit_lies_on_the_disk():
-    assert needs.checkpoint_bytes(1000, False) == 14_000 and needs.checkpoint_bytes(1000, True) == 18_000
-    assert needs.checkpoints_to_come(2, 10_000, 500) == 3
-    assert needs.checkpoints_to_come(None, 1_001, 500) == 3
-    assert needs.checkpoints_to_come(None, None, 500) is None
+    assert checkpoint_bytes(1000, False) == 14_000 and checkpoint_bytes(1000, True) == 18_000
+    assert checkpoints_to_come(2, 10_000, 500) == 3 and checkpoints_to_come(9, 1_001, 500) == 3
+    assert checkpoints_to_come(None, 1_001, 500) == 3 and checkpoints_to_come(None, 1_001, 0) == 1
+    assert checkpoints_to_come(None, None, 500) is None
 
 
 @pytest.mark.parametrize(

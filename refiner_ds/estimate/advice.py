@@ -1,0 +1,102 @@
+"""Which file of ds_configs/ to take: a rule over what each would need and what the device has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from refiner_ds.estimate.memory import Setup
+
+USABLE = 0.9
+"""Share of a device's memory to plan with: the rest goes to the driver's context, NCCL and what lies between blocks."""
+MANY_ACCUMULATED = 2
+"""Accumulation steps above which ZeRO-2's reductions at every micro-batch are worth avoiding; training's note too."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A file of ds_configs/, as far as it matters here."""
+
+    file: str
+    stage: int
+    precision: str
+    offloads: bool = False
+
+    def applied_to(self, setup: Setup, bucket: int) -> Setup:
+        """A run's setup with this file in place of its own, its precision aside."""
+        return replace(
+            setup,
+            stage=self.stage,
+            offloads=self.offloads,
+            bucket=bucket,
+            buckets=1,
+            has_fp32_accumulation=self.precision != "no",
+        )
+
+
+CHOICES = (
+    Choice("zero2_bf16.json", 2, "bf16"),
+    Choice("zero1_bf16.json", 1, "bf16"),
+    Choice("zero2_offload.json", 2, "bf16", offloads=True),
+    Choice("zero2_fp16.json", 2, "fp16"),
+    Choice("zero2_fp32.json", 2, "no"),
+)
+"""All but zero2.json, which is one of these by --mixed_precision."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The file to take and why; without a file nothing fits, and the reason says what to change."""
+
+    file: str | None
+    reason: str
+
+
+def advise(
+    needs: Mapping[str, int],
+    memory: int,
+    precision: str,
+    ranks: int,
+    accumulation: int,
+    needs_checkpointed: Mapping[str, int],
+) -> Advice:
+    """The first file of the precision that fits, in the order in which they are fast.
+
+    Args:
+        needs: bytes on the device by file.
+        memory: bytes of the device.
+        needs_checkpointed: the same as `needs` with gradient checkpointing.
+    """
+    many = ranks > 1 and accumulation > MANY_ACCUMULATED
+    reasons = {
+        "zero2_bf16.json": "gradients and optimizer sharded, the least memory without offload",
+        "zero1_bf16.json": f"{accumulation} accumulation steps, at each of which ZeRO-2 would reduce all gradients",
+        "zero2_offload.json": "only with the optimizer on the CPU does it fit; steps are slower",
+        "zero2_fp16.json": "the one in fp16",
+        "zero2_fp32.json": "the one without mixed precision",
+    }
+    order = _order(precision, many)
+    room = int(memory * USABLE)
+    fitting = [file for file in order if needs[file] <= room]
+    if fitting:
+        reason = reasons[fitting[0]]
+        if many and fitting[0] == "zero2_bf16.json":
+            reason += "; ZeRO-1, which exchanges less at so many accumulation steps, does not fit"
+        return Advice(fitting[0], reason)
+    checkpointed = [file for file in order if needs_checkpointed[file] <= room]
+    if checkpointed:
+        return Advice(
+            checkpointed[0], "it fits only with --gradient_checkpointing, which takes about a third more time"
+        )
+    return Advice(
+        None,
+        "none fits, even with --gradient_checkpointing; take a smaller --train_batch_size, smaller --buckets, more "
+        "ranks, --lora_rank, or a device with more memory",
+    )
+
+
+def _order(precision: str, many: bool) -> list[str]:
+    files = [choice.file for choice in CHOICES if choice.precision == precision]
+    if precision == "bf16":
+        first, second, last = files
+        # alone, or with few accumulation steps, ZeRO-1 saves no exchange that would be worth its gradients
+        return [second, first, last] if many else [first, last]
+    return files
