@@ -19,7 +19,7 @@ class Job:
     """A run over both hosts: by pdsh from hosta, or by torchrun.sh on each of them."""
 
     def __init__(self, hosts: Hosts, kind: str, folder: Path, flags: dict[str, object]) -> None:
-        self.kind, self.folder, self._hosts, self._said = kind, folder / kind, hosts, ""
+        self.kind, self.folder, self._hosts, self._said = kind, folder / "run", hosts, ""
         folder.mkdir(exist_ok=True)
         (folder / "hostfile").write_text("hosta slots=1\nhostb slots=1\n")
         given = {**flags, "--output_dir": self.folder, "--master_port": free_port()}
@@ -88,7 +88,7 @@ def jobs(hosts: Hosts, flags, tmp_path):
 
     def run(*kinds: str, then: Callable[[Job], object] = lambda job: None, **more: object) -> list[Job]:
         given = {**flags, **{f"--{name}": value for name, value in more.items()}}
-        started.extend(Job(hosts, kind, tmp_path, given) for kind in kinds)
+        started.extend(Job(hosts, kind, tmp_path / f"{number}-{kind}", given) for number, kind in enumerate(kinds))
         waiting = list(started)
         while waiting:
             until(lambda: any(job.has_trained() for job in waiting), 90)
@@ -120,13 +120,12 @@ def test_a_killed_rank_ends_both_hosts_and_a_restart_continues_exactly(hosts, jo
         assert losses(job.folder) == expected
 
 
-@pytest.mark.parametrize("which", ["here", "there"])
-def test_a_killed_launcher_ends_both_hosts(hosts, jobs, which):
-    """The deepspeed launcher where the job was started, or what it started over ssh; torchrun on hostb."""
-    both = jobs("pdsh", "torchrun", max_train_steps=100_000)
-    both[0].kill(hosts.a if which == "here" else hosts.b, "launcher")
-    both[1].kill(hosts.b, "launcher")
-    for job in both:
+def test_a_killed_launcher_ends_both_hosts(hosts, jobs):
+    """The deepspeed launcher where the job was started, what another one started over ssh, and torchrun on hostb."""
+    started = jobs("pdsh", "pdsh", "torchrun", max_train_steps=100_000)
+    for job, host in zip(started, (hosts.a, hosts.b, hosts.b), strict=True):
+        job.kill(host, "launcher")
+    for job in started:
         job.ends(WITHIN_SECONDS)
         assert 0 not in [script.returncode for script in job.scripts]
         assert "was ended because its launcher, process " in job.outputs() + job.logs()
