@@ -9,29 +9,17 @@ import time
 import psutil
 import pytest
 
-from tests.train.launch import REPO, losses, start, torchrun
+from tests.train.launch import losses, start, torchrun
 
 pytestmark = pytest.mark.slow
 STEPS = 24
 
 
 @pytest.fixture(scope="module")
-def flags(shards, tiny_base, tmp_path_factory):
+def flags(flags):
     """A run of some ten seconds on two ranks, with a checkpoint every four steps."""
-    return {
-        "--shards": shards,
-        "--pretrained_model_name_or_path": tiny_base,
-        "--deepspeed_config": REPO / "ds_configs" / "zero2_bf16.json",
-        "--buckets": "1.0:64x64,1.5:96x64",
-        "--gradient_accumulation_steps": 2,
-        "--train_batch_size": 2,
-        "--max_train_steps": STEPS,
-        "--checkpointing_steps": 4,
-        "--logging_steps": 1,
-        "--validation_epochs": 0,
-        "--dataloader_num_workers": 1,
-        "--tracking_uri": f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db",
-    }
+    longer = {"--gradient_accumulation_steps": 2, "--max_train_steps": STEPS, "--checkpointing_steps": 4}
+    return {**flags, **longer}
 
 
 @pytest.fixture
