@@ -2,6 +2,9 @@
 
 import sys
 
+PREEMPTED = 75
+"""Exit code of a run that was asked to stop and has saved: the same command continues it (sysexits.h: EX_TEMPFAIL)."""
+
 
 class UserError(ValueError):
     """One sentence for a person: which setting, its value, what follows from it, and the remedy."""

@@ -16,7 +16,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data", "refiners", "checkpoint", "tracking", "supervise"),
     ("train", "evaluate", "bench", "estimate"),
     ("doctor",),
-    ("cli", "__main__", "verbs", "train.run", "train.plan", "train.about", "train.start", "train.__main__"),
+    (
+        "cli",
+        "__main__",
+        "verbs",
+        "train.run",
+        "train.plan",
+        "train.about",
+        "train.hooks",
+        "train.start",
+        "train.__main__",
+    ),
 )
 """Ground, contracts, parts, action, what looks at hosts for it, wiring: the rooms of each. Rooms of a layer import each
 other only in wiring."""

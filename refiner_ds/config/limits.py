@@ -48,6 +48,9 @@ LIMITS = {
     "ema_decay": Limit(lambda value: 0 < value < 1, "more than 0, below 1", "averages nothing"),
     "checkpointing_steps": _from(0, "is no interval between checkpoints"),
     "checkpoints_total_limit": _from(1, "leaves no checkpoint to continue from"),
+    "keep_best": _from(0, "is no number of checkpoints"),
+    "keep_every": _from(0, "is no interval between checkpoints"),
+    "save_before_end": _from(0, "is no number of seconds"),
     "validation_epochs": _from(0, "is no interval between validations"),
     "validation_steps": _from(1, "lets validation repair nothing"),
     "logging_steps": _from(1, "is no interval between readings"),
@@ -70,6 +73,12 @@ def check_limits(flags: Train) -> None:
         value = getattr(flags, name)
         if value is not None and not limit.allows(value):
             raise UserError(f"--{name} {value} {limit.consequence}; give {limit.remedy}.")
+    for name in ("keep_best", "keep_every"):
+        if getattr(flags, name) and flags.checkpoints_total_limit is None:
+            raise UserError(
+                f"--{name} {getattr(flags, name)} would have no effect, as all checkpoints are kept without a limit; "
+                "add --checkpoints_total_limit, or leave it out."
+            )
     if flags.ema_decay is not None and not flags.use_ema:
         raise UserError(
             f"--ema_decay {flags.ema_decay} would have no effect, as no average is kept; add --use_ema or leave it out."

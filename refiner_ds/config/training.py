@@ -104,6 +104,18 @@ class Train:
     """Optimizer steps between checkpoints; one is always written at the end."""
     checkpoints_total_limit: int | None = None
     """Keep this many newest checkpoints; older ones go once a newer one is complete. All are kept when not given."""
+    keep_best: int = 0
+    """Keep this many checkpoints with the best validation beside those; each validation that is among the best saves
+    one."""
+    best_metric: Literal["psnr", "ssim"] = "psnr"
+    """What tells the best: of the held-out split's repaired pictures."""
+    keep_every: int = 0
+    """Keep those of every so many optimizer steps for ever."""
+    save_before_end: int | None = None
+    """Seconds before the end of the job's time (Slurm's, or REFINER_DS_END_TIME in seconds since 1970) at which the run
+    saves and ends with exit code 75; the same command continues it."""
+    accept_other_shards: bool = False
+    """Continue on other shards than those that the run has been trained on so far."""
     resume_from_checkpoint: str = "latest"
     """latest continues from output_dir's newest complete checkpoint, if there is one; else a checkpoint of this run."""
     validation_epochs: int = 5

@@ -6,19 +6,19 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from refiner_ds.checkpoint.layout import average_of
+from refiner_ds.checkpoint.snapshot import Snapshot
+from refiner_ds.checkpoint.state import SavedState
 from refiner_ds.config.deepspeed import Resolved
 from refiner_ds.train.ema import Ema
 from refiner_ds.train.interface import VARIABLE, interface_towards
 from refiner_ds.train.meeting import gpu_of, no_meeting
 from refiner_ds.train.optimizers import make_optimizer
+from refiner_ds.train.shard_state import ShardState, masters_of
 from refiner_ds.world import World
 
 # deepspeed picks its accelerator on import, and warns where it has to guess
@@ -30,6 +30,8 @@ from deepspeed.utils import (
     safe_set_full_fp32_param,
 )
 
+COUNTED = ("global_steps", "global_samples", "skipped_steps")
+"""What DeepSpeed's engine counts over the whole run."""
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -57,7 +59,7 @@ def start_process_group(world: World, timeout: timedelta) -> torch.device:
         torch.cuda.set_device(device)
     elif "OMP_NUM_THREADS" not in os.environ:  # ranks that each take all cores are several times slower
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world.local_size))
-    if not cuda and world.spans_nodes and VARIABLE not in os.environ:
+    if world.spans_nodes and VARIABLE not in os.environ:
         os.environ[VARIABLE] = interface_towards(os.environ["MASTER_ADDR"])
     try:
         deepspeed.init_distributed("nccl" if cuda else "gloo", timeout=timeout, verbose=False)
@@ -81,25 +83,18 @@ class Engine:
         """Trains the parameters that require gradients; keeps their moving average if a decay is given."""
         self.device = device
         self.dtype = DTYPES[config.precision]
-        self._clipping = float(config.json["gradient_clipping"])
         trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         exact = {name: parameter.detach().clone() for name, parameter in trained.items()}  # on the CPU
-        self._trains_all = len(trained) == len(list(network.parameters()))
         network.to(device).train()
         optimizer = make_optimizer(config.optimizer, trained.values(), device)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=network, optimizer=optimizer, config=config.json
         )
-        self._hyperparameters = [
-            {name: value for name, value in group.items() if name != "params"} for group in self._optimizer.param_groups
-        ]
-        self._engine._copy_recovery_script = lambda folder: (
-            None
-        )  # scripts into the run's folder; `export` does their work
         # deepspeed casts the network first, so its fp32 masters start as rounded weights; give them their exact values
         for name, parameter in trained.items():
             safe_set_full_fp32_param(parameter, exact[name].to(device))
-        self._ema = Ema(self._masters(), ema_decay) if ema_decay else None
+        self._ema = Ema(masters_of(self._optimizer), ema_decay) if ema_decay else None
+        self._state = ShardState(network, self._optimizer, self._ema)
 
     @property
     def network(self) -> Any:
@@ -133,11 +128,6 @@ class Engine:
         ema.swap()
         self._optimizer.update_lp_params()  # from the fp32 shards to the weights of all ranks
 
-    def _masters(self) -> list[Tensor]:
-        """This rank's flat shards of the fp32 weights, one for each group of parameters."""
-        stage_1_bf16 = getattr(self._optimizer, "fp32_groups_flat_partition", None)  # BF16_Optimizer's name for them
-        return list(stage_1_bf16 or self._optimizer.single_partition_of_fp32_groups)
-
     @property
     def skipped_steps(self) -> int:
         """Updates that were skipped since the run began, resumed or not, because gradients were not finite."""
@@ -158,25 +148,24 @@ class Engine:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
 
-    def save(self, folder: Path, tag: str) -> None:
-        """Writes weights and this rank's shard of the optimizer into folder/tag. All ranks must call."""
-        self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True)
-        if self._ema:
-            save_file(self._ema.state(), folder / tag / average_of(torch.distributed.get_rank()))
+    def snapshot(self) -> Snapshot:
+        """A copy of this rank's part of the training state on the host; to be taken between updates.
 
-    def load(self, folder: Path, tag: str) -> None:
-        """Reads what `save` wrote for the same number of ranks. All ranks must call.
-
-        Clipping and the optimizer's hyperparameters keep their present values, not those that were saved.
+        The memory is used again by the next one.
         """
-        path, _ = self._engine.load_checkpoint(str(folder), tag=tag, load_module_strict=self._trains_all)
-        if path is None:  # deepspeed only warns
-            raise RuntimeError(f"{folder / tag} cannot be read on this rank; is the folder shared by all nodes?")
-        if self._ema:
-            self._ema.restore(load_file(folder / tag / average_of(torch.distributed.get_rank())))
-        self._optimizer.clip_grad = self._clipping
-        for group, present in zip(self._optimizer.param_groups, self._hyperparameters, strict=True):
-            group.update(present)
+        return self._state.snapshot({name: getattr(self._engine, name) for name in COUNTED})
+
+    def restore(self, saved: SavedState) -> None:
+        """Takes over a training state, whatever number of ranks, precision and stage saved it. All ranks must call.
+
+        Clipping, learning rate and the optimizer's settings keep their present values.
+
+        Raises:
+            UserError: what this rank needs is not in the folder that it sees.
+        """
+        self._state.restore(saved, torch.distributed.get_rank())
+        for name in COUNTED:
+            setattr(self._engine, name, saved.counters[name])
 
     def mean_over_ranks(self, values: Tensor) -> Tensor:
         """Elementwise mean of `values` over all ranks. All ranks must call."""

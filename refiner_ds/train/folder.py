@@ -1,28 +1,39 @@
 """The folder of a run: whose it is, where it continues, and the resolved settings that lie in it."""
 
-import fcntl
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from refiner_ds.checkpoint.layout import Checkpoint, complete_checkpoints, read
+from refiner_ds.config.optimizer import EIGHT_BIT
 from refiner_ds.errors import UserError
+from refiner_ds.folders import file_made_whole
 from refiner_ds.supervise.log import LOGS
 from refiner_ds.tracking.journal import FINISHED, SETTINGS
+from refiner_ds.train.lock import LOCK
 
 LATEST = "latest"
+PREEMPTED_MARK = "preempted.json"
+DIGEST = "shards_digest"
 BEFORE = {
-    "optimizer": "AdamW", "use_ema": False, "revision": None, "variant": None,
+    "revision": None, "variant": None,
     "trainable": "all", "lora_rank": None, "prediction_type": None, "zero_terminal_snr": False,
     "shuffle_window_shards": None, "lanes": 1, "resampling": "exact",
 }  # fmt: skip
-"""What runs and commits mean that were written before there was a choice."""
-LOCK = ".lock"
+"""What runs mean that were written before there was a choice."""
+REMEDIES = {
+    DIGEST: "name another folder, the same shards, or --accept_other_shards to go on with these from its step on.",
+    "global_batch_size": "name another folder, or choose --train_batch_size and --gradient_accumulation_steps so that "
+    "with the number of ranks they make {} again.",
+}
+"""Where there is more to do than to name another folder."""
 
 
-def require_own(folder: Path, identity: dict[str, Any]) -> None:
+def require_own(folder: Path, identity: dict[str, Any], takes_other_shards: bool = False) -> None:
     """Refuses a folder that belongs to something else: a run whose `identity` differs, or files of no run.
+
+    Args:
+        takes_other_shards: it may have been trained on other shards so far.
 
     Raises:
         UserError: names the first setting that differs.
@@ -37,74 +48,63 @@ def require_own(folder: Path, identity: dict[str, Any]) -> None:
             f"--output_dir {folder} is not empty and holds no run, and training would mix its files with others; "
             "name another folder."
         ) from error
-    if difference := _first_difference(held, identity):
-        raise UserError(
-            f"--output_dir {folder} holds another run: {difference}; "
-            "name another folder, or start the same command to continue that run."
-        )
+    if difference := _first_difference(held, identity, takes_other_shards):
+        raise UserError(f"--output_dir {folder} holds another run: {difference}")
 
 
-def _first_difference(held: dict[str, Any], identity: dict[str, Any]) -> str | None:
-    """The first setting that makes what is held another run than ours, in words."""
+def _first_difference(held: dict[str, Any], identity: dict[str, Any], takes_other_shards: bool) -> str | None:
+    """The first setting that makes what is held another run than ours, and what to do, in words."""
     held = {**BEFORE, **held}
     for name, value in identity.items():
-        if held.get(name) != value:
-            return f"its {name} is {held.get(name)} and this one's is {value}"
+        if held.get(name) != value and not (name == DIGEST and takes_other_shards):
+            remedy = REMEDIES.get(name, "name another folder, or start the same command to continue that run.")
+            return f"its {name} is {held.get(name)} and this one's is {value}; {remedy.format(held.get(name))}"
     return None
 
 
-def checkpoint_to_resume(
-    folder: Path, choice: str, shards: dict[str, Any], identity: dict[str, Any]
-) -> Checkpoint | None:
-    """The checkpoint that --resume_from_checkpoint names: the newest complete one, or a given one; None starts afresh.
+def candidates(
+    folder: Path, choice: str, cut: dict[str, Any], identity: dict[str, Any], takes_other_shards: bool = False
+) -> list[Checkpoint]:
+    """The complete checkpoints that --resume_from_checkpoint allows, newest first: all of the run, or a given one.
 
     Args:
-        shards: what decides how the optimizer is cut: number of ranks, precision, ZeRO stage, optimizer.
+        cut: what decides how the optimizer's state is cut, as a checkpoint's commit says it: ranks, stage, optimizer.
 
     Raises:
-        UserError: the given one is not complete, or it was written by another run or with other shards.
+        UserError: the given one is not complete, or one was written by another run or by an optimizer of another kind.
     """
     if choice == LATEST:
-        found = complete_checkpoints(folder)
-        checkpoint = found[-1] if found else None
+        found = complete_checkpoints(folder)[::-1]
     else:
-        checkpoint = read(Path(choice)) or read(folder / choice)
-        if checkpoint is None:
+        given = read(Path(choice)) or read(folder / choice)
+        if given is None:
             raise UserError(
                 f"--resume_from_checkpoint {choice} is no complete checkpoint, so there is nothing to continue from; "
                 f"name a checkpoint-STEP folder, or 'latest'."
             )
-    if checkpoint is None:
-        return None
-    if difference := _first_difference(checkpoint.commit, identity):
-        raise UserError(
-            f"{checkpoint.path} belongs to another run: {difference}; "
-            "name a checkpoint of this run, or export it and train on from the export."
-        )
-    if difference := _first_difference(checkpoint.commit, shards):
-        raise UserError(
-            f"{checkpoint.path} cannot be continued: {difference}, so its optimizer shards do not fit; "
-            "start as it was written, or export it and train on from the export."
-        )
-    return checkpoint
+        found = [given]
+    for checkpoint in found:
+        if difference := _first_difference(checkpoint.commit, identity, takes_other_shards):
+            raise UserError(f"{checkpoint.path} belongs to another run: {difference}")
+        _require_fit(checkpoint, cut)
+    return found
 
 
-def hold(folder: Path) -> None:
-    """Takes the folder for this process until it ends, however it ends; rank 0 calls this.
-
-    Raises:
-        UserError: another job is training in it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # never closed: the system lets go of it at the end
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise UserError(
-            f"--output_dir {folder} is being trained in by another job, and two would overwrite each other's "
-            "checkpoints; wait for it, end it, or name another folder."
-        ) from error
+def _require_fit(checkpoint: Checkpoint, cut: dict[str, Any]) -> None:
+    """Any cut of moments in full precision can be made of any other; blocks of 8 bits only of the same."""
+    held = checkpoint.commit
+    names = ("optimizer", "num_ranks", "stage") if cut["optimizer"] == EIGHT_BIT else ("optimizer",)
+    for name in names:
+        if held[name] != cut[name]:
+            reason = (
+                "whose moments are not of the same kind"
+                if name == "optimizer"
+                else "and moments of 8 bits lie in blocks that cannot be cut anew"
+            )
+            raise UserError(
+                f"{checkpoint.path} cannot be continued: its {name} is {held[name]} and this one's is {cut[name]}, "
+                f"{reason}; start as it was written, or export it and train on from the export."
+            )
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
@@ -113,9 +113,20 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
     scratch = folder / f".{SETTINGS}"
     scratch.write_text(json.dumps(settings, indent=1, default=str) + "\n", encoding="utf-8")
     scratch.replace(folder / SETTINGS)
-    (folder / FINISHED).unlink(missing_ok=True)
+    for marker in (FINISHED, PREEMPTED_MARK):
+        (folder / marker).unlink(missing_ok=True)
 
 
 def write_finished(folder: Path, step: int) -> None:
     """The marker of a run that came to its end; launchers can exit with 0 after a crash, so this is what counts."""
-    (folder / FINISHED).write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
+    _write_mark(folder / FINISHED, {"step": step})
+
+
+def write_preempted(folder: Path, step: int, cause: str) -> None:
+    """The marker of a run that was asked to stop and has saved: the same command continues it."""
+    _write_mark(folder / PREEMPTED_MARK, {"step": step, "cause": cause})
+
+
+def _write_mark(path: Path, content: dict[str, Any]) -> None:
+    with file_made_whole(path) as scratch:
+        scratch.write_text(json.dumps(content) + "\n", encoding="utf-8")

@@ -1,8 +1,8 @@
 """The training loop: steps in order, with readings, validations and checkpoints at their times."""
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from refiner_ds.data.stream import Stream
 from refiner_ds.refiners.protocol import Refiner
@@ -23,24 +23,26 @@ class Times:
     validation: int
 
 
-@dataclass(frozen=True)
-class Hooks:
-    """What the loop calls at its times; all ranks call each of them.
+class Hooks(Protocol):
+    """What the loop calls at its times; all ranks call each of them."""
 
-    Attributes:
-        begin: the number of the step that is about to be made.
-        log: metrics of one step.
-        save: writes a checkpoint of the given number of completed steps.
-        validate: validates after the given number of completed steps.
-        replaced: broken samples that others stand in for: those found since the last reading, and how many in all; may
-            end the run.
-    """
+    def begin(self, step: int) -> None:
+        """Step number `step` is about to be made."""
 
-    begin: Callable[[int], None]
-    log: Callable[[int, dict[str, float]], None]
-    save: Callable[[int], None]
-    validate: Callable[[int], None]
-    replaced: Callable[[list[str], int], None]
+    def goes_on(self) -> bool:
+        """Before each micro-batch: false, on all ranks alike, where training shall stop."""
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Metrics of one step."""
+
+    def replaced(self, new: list[str], count: int) -> None:
+        """Broken samples that others stand in for: those found since the last reading, and how many in all."""
+
+    def save(self, done: int) -> None:
+        """Begins to write a checkpoint of so many completed steps."""
+
+    def validate(self, done: int) -> None:
+        """Validates after so many completed steps."""
 
 
 def train(
@@ -52,28 +54,40 @@ def train(
     accumulation_steps: int,
     seed: int,
     hooks: Hooks,
-) -> None:
-    """Trains from update times.first to times.last, saving and validating at the end as well. All ranks must call."""
+) -> int:
+    """Trains from update times.first to times.last, saving and validating at the end as well. All ranks must call.
+
+    Returns:
+        completed steps: fewer than times.last where `hooks.goes_on` said no.
+    """
     with contextlib.closing(stream.batches(times.first, times.last)) as batches:
         meter = Meter(engine, stream.order.global_batch_size)
         for step in range(times.first, times.last):
             hooks.begin(step)
             rate = schedule(step)
-            result = optimizer_step(refiner, engine, batches, accumulation_steps, rate, seed)
+            result = optimizer_step(refiner, engine, batches, accumulation_steps, rate, seed, hooks.goes_on)
+            if result is None:
+                _read(meter, hooks)
+                return step
             done, is_last = step + 1, step + 1 == times.last
             meter.add(done, rate, result)
             if is_last or any(
                 _is_time(done, interval) for interval in (times.logging, times.checkpointing, times.validation)
             ):
-                known = len(meter.bad_samples)
-                for line in meter.read():
-                    hooks.log(*line)
-                hooks.replaced(meter.bad_samples[known:], len(meter.bad_samples))
+                _read(meter, hooks)
             with meter.pause():
                 if is_last or _is_time(done, times.checkpointing):
                     hooks.save(done)
                 if _is_time(done, times.validation) or (is_last and times.validation):
                     hooks.validate(done)
+    return times.last
+
+
+def _read(meter: Meter, hooks: Hooks) -> None:
+    known = len(meter.bad_samples)
+    for line in meter.read():
+        hooks.log(*line)
+    hooks.replaced(meter.bad_samples[known:], len(meter.bad_samples))
 
 
 def _is_time(step: int, interval: int) -> bool:

@@ -1,7 +1,7 @@
 """The plan of a run: all that is decided, checked and refused before any network or process group exists."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from refiner_ds.data.shards import Shards, open_shards
 from refiner_ds.data.store.options import cache_options
 from refiner_ds.errors import UserError, note
 from refiner_ds.refiners.unclip.options import Adaptation
-from refiner_ds.train.folder import checkpoint_to_resume, require_own
+from refiner_ds.train.folder import LATEST, candidates, require_own
 from refiner_ds.train.loop import Times
 from refiner_ds.train.optimizers import require_sound
 from refiner_ds.train.schedule import Schedule, make_schedule
@@ -34,9 +34,10 @@ class Plan:
     samples: Samples
     order: Order
     times: Times
-    checkpoint: Checkpoint | None
     learning_rate: float
     schedule: Schedule
+    checkpoint: Checkpoint | None = None
+    """Where it continues, once the ranks have agreed on it."""
 
     @property
     def optimizer_cut(self) -> dict[str, Any]:
@@ -47,6 +48,31 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """What makes two commands the same run."""
         return _identity(self.flags, self.shards.index.digest, self.resolved)
+
+    @property
+    def names_checkpoint(self) -> bool:
+        """Whether the user has named the one checkpoint to continue from."""
+        return self.flags.resume_from_checkpoint != LATEST
+
+    def candidates(self) -> list[Checkpoint]:
+        """The complete checkpoints that the run may continue from, newest first, as they lie on the disk now.
+
+        Raises:
+            UserError: one belongs to another run, or its optimizer's state does not fit.
+        """
+        flags = self.flags
+        return candidates(
+            flags.output_dir,
+            flags.resume_from_checkpoint,
+            self.optimizer_cut,
+            self.identity,
+            flags.accept_other_shards,
+        )
+
+    def continued_from(self, checkpoint: Checkpoint | None) -> "Plan":
+        """The same plan from a checkpoint on."""
+        first = checkpoint.step if checkpoint else 0
+        return replace(self, checkpoint=checkpoint, times=replace(self.times, first=first))
 
     @property
     def adaptation(self) -> Adaptation:
@@ -82,13 +108,10 @@ def make_plan(flags: Train, world: World) -> Plan:
             "lower --gradient_accumulation_steps or --train_batch_size."
         )
     identity = _identity(flags, shards.index.digest, resolved)
-    require_own(flags.output_dir, identity)
-    checkpoint = checkpoint_to_resume(
-        flags.output_dir, flags.resume_from_checkpoint, _optimizer_cut(flags, resolved, world), identity
-    )
+    require_own(flags.output_dir, identity, flags.accept_other_shards)
     last = order.steps_of(flags.num_train_epochs) if flags.max_train_steps is None else flags.max_train_steps
     times = Times(
-        first=checkpoint.step if checkpoint else 0,
+        first=0,
         last=last,
         logging=flags.logging_steps,
         checkpointing=flags.checkpointing_steps,
@@ -96,7 +119,9 @@ def make_plan(flags: Train, world: World) -> Plan:
     )
     peak = resolved.learning_rate * (resolved.global_batch_size if flags.scale_lr else 1)
     schedule = make_schedule(resolved.schedule, peak, times.last)
-    return Plan(flags, world, resolved, shards, samples, order, times, checkpoint, peak, schedule)
+    plan = Plan(flags, world, resolved, shards, samples, order, times, peak, schedule)
+    plan.candidates()  # refuses what cannot be continued
+    return plan
 
 
 def _identity(flags: Train, digest: str, resolved: Resolved) -> dict[str, Any]:

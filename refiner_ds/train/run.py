@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from refiner_ds.checkpoint import store
 from refiner_ds.checkpoint.layout import name_of
+from refiner_ds.checkpoint.place import Place, find_place
+from refiner_ds.checkpoint.state import SavedState
+from refiner_ds.checkpoint.store import sweep
 from refiner_ds.config.training import Train
 from refiner_ds.data.buckets import Bucket
-from refiner_ds.data.samples import Samples
 from refiner_ds.data.stream import Stream
-from refiner_ds.errors import UserError
-from refiner_ds.evaluate.validation import validate
+from refiner_ds.errors import PREEMPTED, UserError, note
 from refiner_ds.folders import require_folder
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.options import Recipe
@@ -27,21 +27,23 @@ from refiner_ds.tracking.start import LOG, start_shipper
 from refiner_ds.train.about import say_header, settings_of, versions
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine, allow_tf32, start_process_group
-from refiner_ds.train.folder import hold, write_finished, write_settings
-from refiner_ds.train.loop import Hooks, train
+from refiner_ds.train.folder import write_finished, write_preempted, write_settings
+from refiner_ds.train.hooks import BASE, RunHooks
+from refiner_ds.train.lock import Lock
+from refiner_ds.train.loop import train
 from refiner_ds.train.meeting import gathered, is_loss_of_peer, leave_process_group, require_agreement
 from refiner_ds.train.plan import Plan, make_plan
+from refiner_ds.train.resume import newest_whole
+from refiner_ds.train.side import SideChannel
+from refiner_ds.train.stopping import Stopping, end_of_job
 from refiner_ds.world import World, world_from
-
-BASE = "base_fingerprint"
-"""In a commit: tells the base that was trained."""
 
 SHIPPING_SECONDS = 30.0
 """How long the end of a run waits for the tracking process, which goes on by itself after that."""
 
 
-def run(flags: Train) -> None:
-    """Trains; under a launcher every rank runs this, below its warden.
+def run(flags: Train) -> int:
+    """Trains, and returns the exit code; under a launcher every rank runs this, below its warden.
 
     Raises:
         UserError: on rank 0 for what is wrong with the command, before anything is written; on any rank for a sample
@@ -49,7 +51,7 @@ def run(flags: Train) -> None:
     """
     world, link = world_from(os.environ), Link()
     try:
-        _run(flags, world, link)
+        return _run(flags, world, link)
     except UserError as error:
         # all are told alike, so none waits for another; gloo's threads would abort if they saw the interpreter end
         leave_process_group()
@@ -67,23 +69,27 @@ def run(flags: Train) -> None:
             leave_process_group()
 
 
-def _run(flags: Train, world: World, link: Link) -> None:
+def _run(flags: Train, world: World, link: Link) -> int:
     plan = make_plan(flags, world)
     timeout = timedelta(minutes=flags.timeout_minutes)
+    stopping = Stopping(end_of_job(os.environ) - flags.save_before_end if flags.save_before_end is not None else None)
     device = start_process_group(world, timeout)
     _meet(plan, link, timeout)
+    side = SideChannel(timeout)
+    require_folder(flags.output_dir)
+    lock = Lock(flags.output_dir, note) if world.is_main else None
+    link.keep_log(flags.output_dir)
+    place = find_place(flags.output_dir, world, side.gathered)
+    plan = _continued(plan, place, side)
     refiner = UnclipRefiner(flags.pretrained_model_name_or_path, flags.revision, flags.variant, plan.adaptation)
     sampling = refiner.sampling(flags.validation_steps, flags.validation_guidance_scale)
     _require_base(plan, refiner)
     _require_crops(plan.samples.buckets, refiner.crop_factor)
-    require_folder(flags.output_dir)
-    if world.is_main:
-        hold(flags.output_dir)
-    link.keep_log(flags.output_dir)
     require_agreement(f"base {refiner.base_fingerprint}", "put the same base where all nodes see it.")
-    _train(plan, refiner, sampling, device)
+    code = _train(plan, refiner, sampling, device, side, place, stopping, lock)
     if world.size > 1:
         leave_process_group()
+    return code
 
 
 def _meet(plan: Plan, link: Link, timeout: timedelta) -> None:
@@ -92,8 +98,19 @@ def _meet(plan: Plan, link: Link, timeout: timedelta) -> None:
     link.join(hub, host, timeout.total_seconds())
     require_agreement(str(versions()), "install the same versions on all hosts.")
     require_agreement(
-        f"{plan.identity}, steps {plan.times.first} to {plan.times.last}",
+        f"{plan.identity}, {plan.times.last} steps",
         "put shards, base and output folder where all nodes see them, and start all with one command.",
+    )
+
+
+def _continued(plan: Plan, place: Place, side: SideChannel) -> Plan:
+    """The plan from the newest checkpoint on that is whole for all ranks, once what a killed run began is ended."""
+    folder, tell = plan.flags.output_dir, note if plan.world.is_main else lambda _: None
+    if place.leads:
+        sweep(folder, tell)
+    side.gathered(None)
+    return plan.continued_from(
+        newest_whole(folder, plan.candidates(), place, side.gathered, plan.names_checkpoint, tell)
     )
 
 
@@ -114,15 +131,24 @@ def _require_crops(buckets: tuple[Bucket, ...], factor: int) -> None:
             )
 
 
-def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling, device: torch.device) -> None:
-    """All that a run does once its ranks have met and its folder is its own."""
+def _train(
+    plan: Plan,
+    refiner: UnclipRefiner,
+    sampling: Sampling,
+    device: torch.device,
+    side: SideChannel,
+    place: Place,
+    stopping: Stopping,
+    lock: Lock | None,
+) -> int:
+    """All that a run does once its ranks have met and its folder is its own; returns the exit code."""
     flags, world = plan.flags, plan.world
     allow_tf32(flags.allow_tf32)
     engine = Engine(refiner.network, plan.resolved, device, (flags.ema_decay or 0.9999) if flags.use_ema else None)
     refiner.place(device, engine.dtype)
     refiner.prepare_training(_recipe(flags), flags.gradient_checkpointing)
     if plan.checkpoint:
-        engine.load(plan.checkpoint.path.parent, plan.checkpoint.path.name)
+        engine.restore(SavedState(plan.checkpoint.path))
 
     console = Console(world.is_main, plan.times.first, plan.times.last)
     journal, shipper = None, None
@@ -131,7 +157,7 @@ def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling, device: torch
         journal = Journal(flags.output_dir)
         shipper = start_shipper(flags.output_dir, flags.tracking_uri, flags.experiment)
     say_header(console, plan, device)
-    hooks = _hooks(plan, refiner, engine, sampling, console, journal)
+    hooks = RunHooks(plan, refiner, engine, sampling, side, place, stopping, console, journal)
     _plan_reading(plan)
     stream = Stream(
         plan.samples,
@@ -143,22 +169,43 @@ def _train(plan: Plan, refiner: UnclipRefiner, sampling: Sampling, device: torch
         device.type == "cuda",
     )
     console.start()
+    stopping.watch()
     try:
-        train(refiner, engine, stream, plan.schedule, plan.times, plan.resolved.accumulation_steps, flags.seed, hooks)
+        hooks.validate_what_was_missed()
+        done = train(
+            refiner, engine, stream, plan.schedule, plan.times, plan.resolved.accumulation_steps, flags.seed, hooks
+        )
+        if lock:
+            lock.announce_end()
+        hooks.end(done)
     except BaseException:
         plan.shards.call_off()
         raise
     finally:
         console.stop()
     plan.shards.close()
-    engine.barrier()
+    is_finished = done == plan.times.last or plan.times.first >= plan.times.last
     if world.is_main:
-        write_finished(flags.output_dir, plan.times.last)
-        last = name_of(max(plan.times.first, plan.times.last))
-        console.say(f"finished: {flags.output_dir / last}, figures in {flags.output_dir}/metrics.jsonl")
+        _say_end(plan, done, is_finished, side, stopping, console)
+    side.close()
+    engine.barrier()
     engine.close()
     if shipper:
         _wait_for(shipper, flags.output_dir, console)
+    return 0 if is_finished else PREEMPTED
+
+
+def _say_end(plan: Plan, done: int, is_finished: bool, side: SideChannel, stopping: Stopping, console: Console) -> None:
+    """Leaves the marker of the end, and says where things are."""
+    folder = plan.flags.output_dir
+    last = folder / name_of(max(plan.times.first, done))
+    if is_finished:
+        write_finished(folder, plan.times.last)
+        console.say(f"finished: {last}, figures in {folder}/metrics.jsonl")
+    else:
+        cause = stopping.cause or "another rank"
+        write_preempted(folder, done, cause)
+        console.say(f"stopped by {cause} after step {done}: {last} is complete, and the same command continues")
 
 
 def _recipe(flags: Train) -> Recipe:
@@ -169,52 +216,6 @@ def _recipe(flags: Train) -> Recipe:
         flags.noise_offset,
         flags.input_perturbation,
     )
-
-
-def _hooks(
-    plan: Plan, refiner: UnclipRefiner, engine: Engine, sampling: Sampling, console: Console, journal: Journal | None
-) -> Hooks:
-    flags, world = plan.flags, plan.world
-    facts = {
-        **plan.identity,
-        **plan.optimizer_cut,
-        BASE: refiner.base_fingerprint,
-    }
-    held_out = Samples.of(plan.shards, "val", plan.samples.buckets, flags.seed)
-
-    def log(step: int, metrics: dict[str, float]) -> None:
-        console.step(step, metrics)
-        if journal:
-            journal.metrics(step, metrics)
-
-    def save(step: int) -> None:
-        store.save(engine, world, flags.output_dir, step, facts, flags.checkpoints_total_limit, console.say)
-
-    def check(step: int) -> None:
-        folder = flags.output_dir / "validation" / f"step-{step:08d}"
-        with engine.averaged():
-            metrics, pictures = validate(
-                refiner, held_out, world, sampling, flags.seed, engine.sum_over_ranks, engine.device, folder
-            )
-        console.say(
-            f"validation at step {step}: repaired {metrics['val/psnr']:.2f} dB, SSIM {metrics['val/ssim']:.4f} "
-            f"(render {metrics['val/render_psnr']:.2f} dB, {metrics['val/render_ssim']:.4f}) on {len(held_out)} samples"
-        )
-        if journal:
-            journal.metrics(step, metrics)
-            for picture in pictures:
-                journal.picture(step, str(picture.relative_to(flags.output_dir)))
-
-    def replaced(new: list[str], count: int) -> None:
-        for sentence in new:
-            console.say(f"replaced: {sentence}")
-        if count > flags.max_bad_samples:
-            raise UserError(
-                f"{count} broken samples are more than --max_bad_samples {flags.max_bad_samples}, the newest: "
-                f"{' '.join(new)} Mend the shards, or allow more."
-            )
-
-    return Hooks(plan.shards.reach, log, save, check, replaced)
 
 
 def _plan_reading(plan: Plan) -> None:

@@ -1,6 +1,6 @@
 """The training step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,13 +24,26 @@ class StepResult:
 
 
 def optimizer_step(
-    refiner: Refiner, engine: Engine, batches: Iterator[Batch], accumulation_steps: int, learning_rate: float, seed: int
-) -> StepResult:
-    """One update of the weights from `accumulation_steps` micro-batches. All ranks must call."""
+    refiner: Refiner,
+    engine: Engine,
+    batches: Iterator[Batch],
+    accumulation_steps: int,
+    learning_rate: float,
+    seed: int,
+    goes_on: Callable[[], bool],
+) -> StepResult | None:
+    """One update of the weights from `accumulation_steps` micro-batches. All ranks must call.
+
+    None where `goes_on`, which is asked before each micro-batch, says no: the weights are those of before, and what was
+    accumulated is computed again by the run that continues.
+    """
     engine.set_learning_rate(learning_rate)
     sums: dict[str, Tensor] = {}
     replaced: tuple[str, ...] = ()
     for _ in range(accumulation_steps):
+        if not goes_on():
+            return None
+
         # Encode the pictures with the frozen parts.
         batch = next(batches)
         features = refiner.encode(batch.to(engine.device))

@@ -3,8 +3,9 @@
 from dataclasses import fields
 from pathlib import Path
 
-from refiner_ds.checkpoint.export import has_average, read_averaged_weights, read_master_weights
 from refiner_ds.checkpoint.layout import Checkpoint, complete_checkpoints, read
+from refiner_ds.checkpoint.snapshot import AVERAGE, MASTER
+from refiner_ds.checkpoint.state import SavedState
 from refiner_ds.config.verbs import Export
 from refiner_ds.errors import UserError
 from refiner_ds.folders import made_whole, require_free
@@ -18,8 +19,9 @@ def run(options: Export) -> None:
     require_free(options.out, "an export is never mixed")
     checkpoint = _find(options.checkpoint)
     refiner = _base_of(checkpoint, options)
-    averaged = _takes_average(checkpoint, options.weights)
-    weights = read_averaged_weights(checkpoint.path) if averaged else read_master_weights(checkpoint.path)
+    saved = SavedState(checkpoint.path)
+    averaged = _takes_average(checkpoint, saved, options.weights)
+    weights = {name: saved.whole(name, AVERAGE if averaged else MASTER) for name in saved.shapes}
     if broken := first_not_finite(weights):
         raise UserError(
             f"{checkpoint.path} has NaN or infinity in {broken}, so it would repair nothing; "
@@ -55,8 +57,8 @@ def _base_of(checkpoint: Checkpoint, options: Export) -> UnclipRefiner:
     return refiner
 
 
-def _takes_average(checkpoint: Checkpoint, choice: str) -> bool:
-    is_there = has_average(checkpoint.path)
+def _takes_average(checkpoint: Checkpoint, saved: SavedState, choice: str) -> bool:
+    is_there = saved.has_average
     if choice == "ema" and not is_there:
         raise UserError(
             f"--weights ema, but {checkpoint.path} has no moving average, as its run was trained without --use_ema; "

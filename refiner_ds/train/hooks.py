@@ -1,0 +1,164 @@
+"""What a run does at the times of the training loop: figures, checkpoints, validation, and whether it goes on."""
+
+import json
+import time
+from typing import Any
+
+from refiner_ds.checkpoint.place import Place
+from refiner_ds.checkpoint.retention import Keep, best_of
+from refiner_ds.checkpoint.store import Saver
+from refiner_ds.data.samples import Samples
+from refiner_ds.errors import UserError
+from refiner_ds.evaluate.validation import validate
+from refiner_ds.refiners.protocol import Sampling
+from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.tracking.journal import Journal, read_metrics
+from refiner_ds.train.about import settings_of
+from refiner_ds.train.console import Console
+from refiner_ds.train.engine import Engine
+from refiner_ds.train.plan import Plan
+from refiner_ds.train.side import SideChannel
+from refiner_ds.train.stopping import Stopping
+
+BASE = "base_fingerprint"
+"""In a commit: tells the base that was trained."""
+STALL = "train/checkpoint_stall_s"
+"""Metric of a step: seconds that training stood still for its checkpoint, when it was begun and when committed."""
+
+
+class RunHooks:
+    """The hooks of one run. All ranks have one and call its methods alike; rank 0 alone has a journal."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        refiner: UnclipRefiner,
+        engine: Engine,
+        sampling: Sampling,
+        side: SideChannel,
+        place: Place,
+        stopping: Stopping,
+        console: Console,
+        journal: Journal | None,
+    ) -> None:
+        self._plan, self._refiner, self._engine, self._sampling = plan, refiner, engine, sampling
+        self._side, self._stopping, self._console, self._journal = side, stopping, console, journal
+        flags = plan.flags
+        self._held_out = Samples.of(plan.shards, "val", plan.samples.buckets, flags.seed)
+        self._metric = f"val/{flags.best_metric}"
+        known = read_metrics(flags.output_dir).get(self._metric, {}) if journal else {}
+        self._figures: dict[int, float] = side.gathered(known)[0]
+        keep = Keep(flags.checkpoints_total_limit, flags.keep_best, flags.keep_every)
+        self.saver = Saver(flags.output_dir, place, side.gathered, keep, self._figures, console.say)
+        self._stall = 0.0
+        self._facts = {
+            **plan.identity,
+            **plan.optimizer_cut,
+            BASE: refiner.base_fingerprint,
+            "settings": json.loads(json.dumps(settings_of(plan), default=str)),
+        }
+
+    def begin(self, step: int) -> None:
+        """Lets the shards' cache know which step is made."""
+        self._plan.shards.reach(step)
+
+    def goes_on(self) -> bool:
+        """Exchanges signs with the other ranks, and commits a checkpoint that all of them have written."""
+        has_written = self.saver.is_pending and not self.saver.is_writing
+        stops, all_have_written = self._side.beat(bool(self._stopping.cause), has_written)
+        if all_have_written:
+            self._finish()
+        return not stops
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Shows the figures of a step, and keeps them."""
+        self._console.step(step, metrics)
+        self._note(step, metrics)
+
+    def replaced(self, new: list[str], count: int) -> None:
+        """Tells of broken samples.
+
+        Raises:
+            UserError: there are more than were allowed.
+        """
+        for sentence in new:
+            self._console.say(f"replaced: {sentence}")
+        allowed = self._plan.flags.max_bad_samples
+        if count > allowed:
+            raise UserError(
+                f"{count} broken samples are more than --max_bad_samples {allowed}, the newest: "
+                f"{' '.join(new)} Mend the shards, or allow more."
+            )
+
+    def save(self, done: int) -> None:
+        """Begins a checkpoint, unless the newest one is of this very step."""
+        if self.saver.step == done:
+            return
+        self._finish()
+        began = time.perf_counter()
+        images = done * self._plan.resolved.global_batch_size
+        position = {"images_seen": images, "stream": {"next_step": done, "next_position": images}}
+        self.saver.begin(done, self._engine.snapshot, {**self._facts, **position})
+        self._stall = time.perf_counter() - began
+
+    def validate(self, done: int) -> None:
+        """Validates on the held-out split; what is among the best is saved, where best ones are kept."""
+        flags = self._plan.flags
+        folder = flags.output_dir / "validation" / f"step-{done:08d}"
+        with self._engine.averaged():
+            found = validate(
+                self._refiner, self._held_out, self._plan.world, self._sampling, flags.seed,
+                self._engine.sum_over_ranks, self._engine.device, folder, self.goes_on,
+            )  # fmt: skip
+        if found is None:
+            return
+        metrics, pictures = found
+        self._console.say(
+            f"validation at step {done}: repaired {metrics['val/psnr']:.2f} dB, SSIM {metrics['val/ssim']:.4f} "
+            f"(render {metrics['val/render_psnr']:.2f} dB, {metrics['val/render_ssim']:.4f}) on "
+            f"{len(self._held_out)} samples"
+        )
+        self._note(done, metrics)
+        for picture in pictures:
+            if self._journal:
+                self._journal.picture(done, str(picture.relative_to(flags.output_dir)))
+        self._figures[done] = metrics[self._metric]
+        if done in best_of(self._figures, self._figures, flags.keep_best, largest_is_best=True):
+            self.save(done)
+
+    def validate_what_was_missed(self) -> None:
+        """Validates at the step that is continued from where that was due, and ended before it was made."""
+        times = self._plan.times
+        is_due = times.validation and times.first and (times.first % times.validation == 0 or times.first == times.last)
+        if is_due and times.first not in self._figures:
+            self.saver.step = times.first
+            self.validate(times.first)
+
+    def end(self, done: int) -> None:
+        """Saves what is not saved yet, and waits until all is on the disk.
+
+        Raises:
+            UserError: the last checkpoint could not be written.
+        """
+        if done > self._plan.times.first:
+            self.save(done)
+        if not self._finish():
+            raise UserError(
+                f"the last checkpoint, of step {done}, could not be written into {self._plan.flags.output_dir}; mend "
+                "what is told above, and start the same command: it continues from the newest complete one."
+            )
+        self.saver.tidy()
+        self.saver.close()
+
+    def _finish(self) -> bool:
+        """Commits what is on its way, if anything is; true unless that failed."""
+        if not self.saver.is_pending:
+            return self.saver.was_committed
+        began = time.perf_counter()
+        is_committed = self.saver.finish()
+        self._note(self.saver.step, {STALL: self._stall + time.perf_counter() - began})
+        return is_committed
+
+    def _note(self, step: int, metrics: dict[str, Any]) -> None:
+        if self._journal:
+            self._journal.metrics(step, metrics)
