@@ -33,7 +33,7 @@ from refiner_ds.train.lock import Lock
 from refiner_ds.train.loop import train
 from refiner_ds.train.meeting import gathered, is_loss_of_peer, leave_process_group, require_agreement
 from refiner_ds.train.plan import Plan, make_plan
-from refiner_ds.train.resume import newest_whole
+from refiner_ds.train.resume import changes, newest_whole
 from refiner_ds.train.side import SideChannel
 from refiner_ds.train.stopping import Stopping, end_of_job
 from refiner_ds.world import World, world_from
@@ -157,6 +157,9 @@ def _train(
         journal = Journal(flags.output_dir)
         shipper = start_shipper(flags.output_dir, flags.tracking_uri, flags.experiment)
     say_header(console, plan, device)
+    if plan.checkpoint:
+        for change in changes(plan.checkpoint.commit["settings"], settings_of(plan)):
+            console.say(f"note: {change}")
     hooks = RunHooks(plan, refiner, engine, sampling, side, place, stopping, console, journal)
     _plan_reading(plan)
     stream = Stream(

@@ -31,7 +31,7 @@ for step in range(4):
     engine.step()
     if step != 1:
         decay = min(0.5, (1 + updates) / (10 + updates))
-        for average, weights in zip(expected, engine._masters(), strict=True):
+        for average, weights in zip(expected, engine._state.masters, strict=True):
             average.lerp_(weights, 1 - decay)
         updates += 1
 difference = max(float((a - b).abs().max()) for a, b in zip(expected, engine._ema.shards, strict=True))

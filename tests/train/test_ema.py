@@ -9,8 +9,8 @@ import time
 
 import pytest
 import torch
-
 from refiner_ds.checkpoint.export import has_average, read_averaged_weights, read_master_weights
+
 from refiner_ds.cli import main
 from refiner_ds.data.index import read_index
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner

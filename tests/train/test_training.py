@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
-
 from refiner_ds.checkpoint.export import read_master_weights
+
 from refiner_ds.cli import main
 from refiner_ds.data.index import read_index
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
