@@ -15,7 +15,7 @@ from refiner_ds.config.training import Train
 from refiner_ds.data.buckets import Bucket
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.stream import Stream
-from refiner_ds.errors import UserError
+from refiner_ds.errors import Failure, UserError
 from refiner_ds.evaluate.validation import validate
 from refiner_ds.folders import require_folder
 from refiner_ds.refiners.protocol import Sampling
@@ -24,13 +24,21 @@ from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.supervise.link import Link
 from refiner_ds.tracking.journal import Journal
 from refiner_ds.tracking.start import LOG, start_shipper
-from refiner_ds.train.about import say_header, settings_of, versions
+from refiner_ds.train.about import common_settings, say_header, settings_of
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine, allow_tf32, start_process_group
 from refiner_ds.train.folder import hold, write_finished, write_settings
 from refiner_ds.train.loop import Hooks, train
-from refiner_ds.train.meeting import gathered, is_loss_of_peer, leave_process_group, require_agreement
-from refiner_ds.train.plan import Plan, make_plan
+from refiner_ds.train.meeting import (
+    MISTAKE_LIMIT,
+    SharedMistake,
+    gathered,
+    is_loss_of_peer,
+    leave_process_group,
+    require_agreement,
+)
+from refiner_ds.train.plan import Plan, plan_or_mistake
+from refiner_ds.versions import versions
 from refiner_ds.world import World, world_from
 
 BASE = "base_fingerprint"
@@ -46,6 +54,7 @@ def run(flags: Train) -> None:
     Raises:
         UserError: on rank 0 for what is wrong with the command, before anything is written; on any rank for a sample
             that cannot be read.
+        Failure: the ranks could not meet.
     """
     world, link = world_from(os.environ), Link()
     try:
@@ -57,7 +66,12 @@ def run(flags: Train) -> None:
             raise
         # a mistake of the command is rank 0's to tell, and launchers end all ranks at the first that ends
         time.sleep(3)
+        if isinstance(error, SharedMistake):
+            raise
         raise UserError(f"rank {world.rank} on {platform.node()}: {error}") from error
+    except Failure:
+        link.has_told()
+        raise
     except BaseException as error:
         if is_loss_of_peer(error):
             link.lost_peer()
@@ -68,9 +82,10 @@ def run(flags: Train) -> None:
 
 
 def _run(flags: Train, world: World, link: Link) -> None:
-    plan = make_plan(flags, world)
-    timeout = timedelta(minutes=flags.timeout_minutes)
-    device = start_process_group(world, timeout)
+    plan, mistake = plan_or_mistake(flags, world)
+    timeout = timedelta(minutes=flags.timeout_minutes) if plan else MISTAKE_LIMIT
+    device = start_process_group(world, timeout, mistake)
+    assert plan, "its mistake has ended all ranks"
     _meet(plan, link, timeout)
     refiner = UnclipRefiner(flags.pretrained_model_name_or_path, flags.revision, flags.variant, plan.adaptation)
     sampling = refiner.sampling(flags.validation_steps, flags.validation_guidance_scale)
@@ -80,7 +95,7 @@ def _run(flags: Train, world: World, link: Link) -> None:
     if world.is_main:
         hold(flags.output_dir)
     link.keep_log(flags.output_dir)
-    require_agreement(f"base {refiner.base_fingerprint}", "put the same base where all nodes see it.")
+    require_agreement({"base": refiner.base_fingerprint}, "put the same base where all nodes see it.")
     _train(plan, refiner, sampling, device)
     if world.size > 1:
         leave_process_group()
@@ -90,11 +105,12 @@ def _meet(plan: Plan, link: Link, timeout: timedelta) -> None:
     """Lets the wardens know each other, and ends ranks that were started differently before any model is loaded."""
     hub, host = gathered((link.hub, platform.node()))[0]
     link.join(hub, host, timeout.total_seconds())
-    require_agreement(str(versions()), "install the same versions on all hosts.")
+    require_agreement(versions(), "install the same versions on all hosts.")
     require_agreement(
-        f"{plan.identity}, steps {plan.times.first} to {plan.times.last}",
+        {**plan.identity, "steps": f"{plan.times.first} to {plan.times.last}"},
         "put shards, base and output folder where all nodes see them, and start all with one command.",
     )
+    require_agreement(common_settings(plan), "start all with one command.")
 
 
 def _require_base(plan: Plan, refiner: UnclipRefiner) -> None:
