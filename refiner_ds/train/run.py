@@ -21,6 +21,7 @@ from refiner_ds.folders import require_folder
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.supervise.ending import MISTAKE
 from refiner_ds.supervise.link import Link
 from refiner_ds.tracking.journal import Journal
 from refiner_ds.tracking.start import LOG, start_shipper
@@ -62,11 +63,14 @@ def run(flags: Train) -> None:
     except UserError as error:
         # all are told alike, so none waits for another; gloo's threads would abort if they saw the interpreter end
         leave_process_group()
+        link.has_told()
         if world.is_main:
             raise
         # a mistake of the command is rank 0's to tell, and launchers end all ranks at the first that ends
         time.sleep(3)
         if isinstance(error, SharedMistake):
+            if world.local_rank:
+                raise SystemExit(MISTAKE) from error  # told once on each node
             raise
         raise UserError(f"rank {world.rank} on {platform.node()}: {error}") from error
     except Failure:
