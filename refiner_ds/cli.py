@@ -15,7 +15,7 @@ import tyro
 from refiner_ds import __version__
 from refiner_ds.config import training, verbs
 from refiner_ds.config.known import require_known_flags
-from refiner_ds.errors import UserError
+from refiner_ds.errors import Failure, UserError
 
 VERBS: dict[str, tuple[type, str]] = {
     "example": (verbs.Example, "refiner_ds.verbs.example"),
@@ -37,7 +37,8 @@ VERBS: dict[str, tuple[type, str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; 0 when it is done, 2 for a mistake that a person can mend, told in one sentence."""
+    """Runs one verb; 0 when it is done, 2 for a mistake that a person can mend, 1 for another failure, both told in one
+    sentence."""
     # the deepspeed launcher adds --local_rank=N to every rank's arguments, and LOCAL_RANK says the same
     given = sys.argv[1:] if arguments is None else arguments
     arguments = [argument for argument in given if not argument.startswith("--local_rank")]
@@ -59,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"refiner-ds {verb}: {error}", file=sys.stderr, flush=True)
         return 2
+    except Failure as error:
+        print(f"refiner-ds {verb}: {error}", file=sys.stderr, flush=True)
+        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

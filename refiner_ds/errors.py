@@ -1,4 +1,4 @@
-"""The one exception for a mistake that a person can mend, told as its sentence without a traceback; and notes."""
+"""The exceptions that are told as their sentence without a traceback; and notes."""
 
 import sys
 
@@ -8,6 +8,10 @@ PREEMPTED = 75
 
 class UserError(ValueError):
     """One sentence for a person: which setting, its value, what follows from it, and the remedy."""
+
+
+class Failure(Exception):
+    """One sentence on what no change of the command would mend, and the same command again may."""
 
 
 def note(text: str) -> None:

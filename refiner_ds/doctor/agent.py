@@ -18,6 +18,7 @@ from refiner_ds.doctor import facts
 from refiner_ds.doctor.doors import Doors, unreachable
 from refiner_ds.doctor.protocol import MARK
 from refiner_ds.errors import UserError
+from refiner_ds.versions import versions
 
 DOORS = Doors()
 
@@ -35,7 +36,7 @@ def clock() -> float:
 def describe(master: str | None) -> dict[str, Any]:
     """What needs no name of a folder."""
     return {
-        "versions": facts.versions(),
+        "versions": versions(facts.BESIDE),
         "devices": facts.devices(),
         "network": facts.network(master),
         "compiler": facts.compiler(),

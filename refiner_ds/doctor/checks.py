@@ -5,8 +5,9 @@ from typing import Any
 
 from refiner_ds.doctor.hosts import Clock
 from refiner_ds.doctor.lines import ALL, Line, State, differences, from_sentence, size_text
+from refiner_ds.versions import PACKAGES
 
-TRAINED_WITH = ("python", "refiner_ds", "torch", "deepspeed", "diffusers", "transformers")
+TRAINED_WITH = ("python", "refiner_ds", *PACKAGES)
 """Versions that training itself compares before it loads a model."""
 AHEAD_WARN_SECONDS, AHEAD_FAIL_SECONDS = 1.0, 60.0
 USED_BYTES = 1 << 30

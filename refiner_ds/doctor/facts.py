@@ -1,6 +1,5 @@
 """What one host says of itself, as plain values that travel as JSON; judging them is for checks.py."""
 
-import hashlib
 import os
 import platform
 import shutil
@@ -8,22 +7,18 @@ import socket
 import subprocess
 import sysconfig
 import uuid
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-import refiner_ds
 from refiner_ds.data.shards import open_shards
 from refiner_ds.data.store.opening import is_url
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.unclip_files import cached_folder, look_whole
 from refiner_ds.train.interface import VARIABLE, interface_towards
 
-TRAINED_WITH = ("torch", "deepspeed", "diffusers", "transformers")
-"""Packages whose versions training itself compares; the others only stand beside it."""
 BESIDE = (
     "accelerate",
     "webdataset",
@@ -34,27 +29,9 @@ BESIDE = (
     "nvidia-nccl-cu12",
     "nvidia-nccl-cu13",
 )
+"""Packages whose versions training itself does not compare."""
 COMPILES_SECONDS, ASKS_SECONDS = 20, 10
 PROGRAM = "#include <Python.h>\n#include <vector>\nint main() { return (int)std::vector<int>().size(); }\n"
-
-
-def versions() -> dict[str, str]:
-    """Of Python, this package with a digest of its files, and the packages that it stands on."""
-    found = {"python": platform.python_version(), "refiner_ds": f"{refiner_ds.__version__} ({_digest_of_code()})"}
-    for name in (*TRAINED_WITH, *BESIDE):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
-    return found
-
-
-def _digest_of_code() -> str:
-    folder = Path(refiner_ds.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def devices() -> dict[str, Any]:

@@ -46,6 +46,11 @@ class Link:
         if self._wire:
             self._wire.send(log=str(folder))
 
+    def has_told(self) -> None:
+        """Says that the rank itself has told in a sentence why it ends."""
+        if self._wire:
+            self._wire.send(told=True)
+
     def lost_peer(self) -> None:
         """Says that what will end this rank is the loss of another."""
         if self._wire:

@@ -41,7 +41,7 @@ class Warden:
         self._log = RankLog(world.rank, self._host)
         self._hub = Hub() if world.is_main else None
         self._circle: Circle = Alone()
-        self._is_consequence = False
+        self._is_consequence = self._has_told = False
         self._signal: int | None = None
         self._end_by = float("inf")
         self._rank, self._wire, self._outputs = self._start({**os.environ, **_caches_of(world), **variables})
@@ -114,7 +114,8 @@ class Warden:
         sentence = ending.sentence(self._world.size)
         self._log.note(sentence)
         is_own = ending.rank == self._world.rank
-        if ending.code != MISTAKE and (is_own or (self._world.is_main and ending.host != self._host)):
+        is_told = ending.code == MISTAKE or (is_own and self._has_told)
+        if not is_told and (is_own or (self._world.is_main and ending.host != self._host)):
             with contextlib.suppress(OSError):
                 print(f"refiner-ds train: {sentence}", file=sys.stderr, flush=True)
         return ending.code if is_own or ending.code == MISTAKE else 1
@@ -132,6 +133,7 @@ class Warden:
     def _hear_rank(self) -> None:
         for message in self._wire.receive():
             self._is_consequence |= "consequence" in message
+            self._has_told |= "told" in message
             if "log" in message:
                 self._open_log(Path(message["log"]))
             if "join" in message:

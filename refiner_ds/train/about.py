@@ -1,15 +1,19 @@
 """What a run says of itself: the header of its output, and the settings that lie beside it."""
 
 import dataclasses
-import platform
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from refiner_ds import __version__
 from refiner_ds.train.console import Console
 from refiner_ds.train.plan import Plan
+from refiner_ds.versions import versions
+
+BY_NODE = (
+    *("shards", "pretrained_model_name_or_path", "deepspeed_config"),  # what they hold is compared instead
+    *("shard_cache", "shard_cache_limit", "dataloader_num_workers"),
+)
+"""Flags that may differ from node to node."""
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
@@ -29,13 +33,14 @@ def settings_of(plan: Plan) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Of everything that what is trained can depend on."""
-    packages = ("torch", "deepspeed", "diffusers", "transformers")
+def common_settings(plan: Plan) -> dict[str, Any]:
+    """What must be the same on all ranks beside the identity of the run, by name."""
+    settings = settings_of(plan)
+    sections = ("optimizer", "schedule", "deepspeed")
     return {
-        "refiner_ds": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        **{name: settings[name] for name in ("learning_rate", "num_ranks")},
+        **{f"{section}.{name}": value for section in sections for name, value in settings[section].items()},
+        **{f"--{name}": value for name, value in settings["train"].items() if name not in BY_NODE},
     }
 
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from refiner_ds.checkpoint.snapshot import Snapshot
 from refiner_ds.checkpoint.state import SavedState
 from refiner_ds.config.deepspeed import Resolved
+from refiner_ds.errors import UserError
 from refiner_ds.train.ema import Ema
 from refiner_ds.train.interface import VARIABLE, interface_towards
-from refiner_ds.train.meeting import gpu_of, no_meeting
+from refiner_ds.train.meeting import gpu_of, no_meeting, share_mistakes
 from refiner_ds.train.optimizers import make_optimizer
 from refiner_ds.train.shard_state import ShardState, masters_of
 from refiner_ds.world import World
@@ -35,11 +36,15 @@ COUNTED = ("global_steps", "global_samples", "skipped_steps")
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def start_process_group(world: World, timeout: timedelta) -> torch.device:
+def start_process_group(world: World, timeout: timedelta, mistake: UserError | None = None) -> torch.device:
     """Joins the job's ranks and returns this rank's device: its GPU, or the CPU without one. All ranks must call.
 
+    Args:
+        mistake: what this rank has found to be wrong before, which ends all of them.
+
     Raises:
-        UserError: the ranks cannot meet, or there are more of them here than GPUs.
+        UserError: on all ranks: one has made a mistake, or there are more of them on its host than GPUs.
+        Failure: the ranks cannot meet.
     """
     deepspeed.utils.logger.setLevel(logging.ERROR)
     if world.size == 1:
@@ -53,18 +58,33 @@ def start_process_group(world: World, timeout: timedelta) -> torch.device:
     TorchBackend.new_group = lambda self, ranks: torch.distributed.new_group(ranks, timeout=timeout)
     deepspeed.runtime.bf16_optimizer.see_memory_usage = lambda *_, **__: None  # a dozen lines that nobody asked for
     warnings.filterwarnings("ignore", ".*all_gather_into_tensor.*deprecated", FutureWarning)  # deepspeed's to mend
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", gpu_of(world, torch.cuda.device_count())) if cuda else torch.device("cpu")
-    if cuda:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = _prepare(device, world)
+    except UserError as error:
+        mistake = mistake or error
+    try:
+        store = share_mistakes(world, mistake, timeout)
+        deepspeed.init_distributed("gloo" if device.type == "cpu" else "nccl", timeout=timeout, verbose=False)
+        del store  # rank 0's has served all until here
+    except torch.distributed.DistError as error:
+        raise no_meeting(world, timeout, error) from error
+    return device
+
+
+def _prepare(device: torch.device, world: World) -> torch.device:
+    """This rank's own device of that type, its threads, and the interface on which gloo meets the others.
+
+    Raises:
+        UserError: it has no GPU of its own, or no interface is certain.
+    """
+    if world.spans_nodes and VARIABLE not in os.environ:  # the side channel needs it beside GPUs too
+        os.environ[VARIABLE] = interface_towards(os.environ["MASTER_ADDR"])
+    if device.type == "cuda":
+        device = torch.device("cuda", gpu_of(world, torch.cuda.device_count()))
         torch.cuda.set_device(device)
     elif "OMP_NUM_THREADS" not in os.environ:  # ranks that each take all cores are several times slower
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world.local_size))
-    if world.spans_nodes and VARIABLE not in os.environ:
-        os.environ[VARIABLE] = interface_towards(os.environ["MASTER_ADDR"])
-    try:
-        deepspeed.init_distributed("nccl" if cuda else "gloo", timeout=timeout, verbose=False)
-    except torch.distributed.DistError as error:
-        raise no_meeting(world, timeout, error) from error
     return device
 
 

@@ -124,6 +124,14 @@ def make_plan(flags: Train, world: World) -> Plan:
     return plan
 
 
+def plan_or_mistake(flags: Train, world: World) -> tuple[Plan | None, UserError | None]:
+    """The plan, or what is wrong, of which other ranks may see nothing."""
+    try:
+        return make_plan(flags, world), None
+    except UserError as error:
+        return None, error
+
+
 def _identity(flags: Train, digest: str, resolved: Resolved) -> dict[str, Any]:
     base = flags.pretrained_model_name_or_path
     return {

@@ -16,26 +16,35 @@ from refiner_ds.checkpoint.store import sweep
 from refiner_ds.config.training import Train
 from refiner_ds.data.buckets import Bucket
 from refiner_ds.data.stream import Stream
-from refiner_ds.errors import PREEMPTED, UserError, note
+from refiner_ds.errors import PREEMPTED, Failure, UserError, note
 from refiner_ds.folders import require_folder
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.supervise.ending import MISTAKE
 from refiner_ds.supervise.link import Link
 from refiner_ds.tracking.journal import Journal
 from refiner_ds.tracking.start import LOG, start_shipper
-from refiner_ds.train.about import say_header, settings_of, versions
+from refiner_ds.train.about import common_settings, say_header, settings_of
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine, allow_tf32, start_process_group
 from refiner_ds.train.folder import write_finished, write_preempted, write_settings
 from refiner_ds.train.hooks import BASE, RunHooks
 from refiner_ds.train.lock import Lock
 from refiner_ds.train.loop import train
-from refiner_ds.train.meeting import gathered, is_loss_of_peer, leave_process_group, require_agreement
-from refiner_ds.train.plan import Plan, make_plan
+from refiner_ds.train.meeting import (
+    MISTAKE_LIMIT,
+    SharedMistake,
+    gathered,
+    is_loss_of_peer,
+    leave_process_group,
+    require_agreement,
+)
+from refiner_ds.train.plan import Plan, plan_or_mistake
 from refiner_ds.train.resume import changes, newest_whole
 from refiner_ds.train.side import SideChannel
 from refiner_ds.train.stopping import Stopping, end_of_job
+from refiner_ds.versions import versions
 from refiner_ds.world import World, world_from
 
 SHIPPING_SECONDS = 30.0
@@ -48,6 +57,7 @@ def run(flags: Train) -> int:
     Raises:
         UserError: on rank 0 for what is wrong with the command, before anything is written; on any rank for a sample
             that cannot be read.
+        Failure: the ranks could not meet.
     """
     world, link = world_from(os.environ), Link()
     try:
@@ -55,11 +65,19 @@ def run(flags: Train) -> int:
     except UserError as error:
         # all are told alike, so none waits for another; gloo's threads would abort if they saw the interpreter end
         leave_process_group()
+        link.has_told()
         if world.is_main:
             raise
         # a mistake of the command is rank 0's to tell, and launchers end all ranks at the first that ends
         time.sleep(3)
+        if isinstance(error, SharedMistake):
+            if world.local_rank:
+                raise SystemExit(MISTAKE) from error  # told once on each node
+            raise
         raise UserError(f"rank {world.rank} on {platform.node()}: {error}") from error
+    except Failure:
+        link.has_told()
+        raise
     except BaseException as error:
         if is_loss_of_peer(error):
             link.lost_peer()
@@ -70,11 +88,12 @@ def run(flags: Train) -> int:
 
 
 def _run(flags: Train, world: World, link: Link) -> int:
-    plan = make_plan(flags, world)
-    timeout = timedelta(minutes=flags.timeout_minutes)
-    stopping = Stopping(end_of_job(os.environ) - flags.save_before_end if flags.save_before_end is not None else None)
-    device = start_process_group(world, timeout)
+    plan, mistake = plan_or_mistake(flags, world)
+    timeout = timedelta(minutes=flags.timeout_minutes) if plan else MISTAKE_LIMIT
+    device = start_process_group(world, timeout, mistake)
+    assert plan, "its mistake has ended all ranks"
     _meet(plan, link, timeout)
+    stopping = Stopping(end_of_job(os.environ) - flags.save_before_end if flags.save_before_end is not None else None)
     side = SideChannel(timeout)
     require_folder(flags.output_dir)
     lock = Lock(flags.output_dir, note) if world.is_main else None
@@ -85,7 +104,7 @@ def _run(flags: Train, world: World, link: Link) -> int:
     sampling = refiner.sampling(flags.validation_steps, flags.validation_guidance_scale)
     _require_base(plan, refiner)
     _require_crops(plan.samples.buckets, refiner.crop_factor)
-    require_agreement(f"base {refiner.base_fingerprint}", "put the same base where all nodes see it.")
+    require_agreement({"base": refiner.base_fingerprint}, "put the same base where all nodes see it.")
     code = _train(plan, refiner, sampling, device, side, place, stopping, lock)
     if world.size > 1:
         leave_process_group()
@@ -96,11 +115,12 @@ def _meet(plan: Plan, link: Link, timeout: timedelta) -> None:
     """Lets the wardens know each other, and ends ranks that were started differently before any model is loaded."""
     hub, host = gathered((link.hub, platform.node()))[0]
     link.join(hub, host, timeout.total_seconds())
-    require_agreement(str(versions()), "install the same versions on all hosts.")
+    require_agreement(versions(), "install the same versions on all hosts.")
     require_agreement(
-        f"{plan.identity}, {plan.times.last} steps",
+        {**plan.identity, "steps": plan.times.last},
         "put shards, base and output folder where all nodes see them, and start all with one command.",
     )
+    require_agreement(common_settings(plan), "start all with one command.")
 
 
 def _continued(plan: Plan, place: Place, side: SideChannel) -> Plan:
