@@ -43,7 +43,7 @@ class RankLog:
     def take(self, output: bytes, onward: int) -> None:
         """Keeps what came and passes it on to a file descriptor, for as long as somebody reads that."""
         if self._file:
-            self._file.write(output)
+            self._append(output)
         else:
             self._kept += output[: MOST_KEPT - len(self._kept)]
         *whole, self._line = (self._line + output).split(b"\n")
@@ -58,7 +58,13 @@ class RankLog:
     def note(self, text: str) -> None:
         """A line of the warden's own, which no rank has said."""
         if self._file:
-            self._file.write(f"---- {text}\n".encode())
+            self._append(f"---- {text}\n".encode())
+
+    def _append(self, output: bytes) -> None:
+        """Writes into the file; what a full disk does not take is passed on all the same."""
+        assert self._file
+        with contextlib.suppress(OSError):
+            self._file.write(output)
 
     @property
     def tail(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from refiner_ds.errors import PREEMPTED
 from refiner_ds.supervise.circle import Alone, Circle, Hub, Member
 from refiner_ds.supervise.ending import MISTAKE, Ending, exit_code_of, how_it_ended
 from refiner_ds.supervise.launcher import first_gone, launchers
@@ -43,6 +44,7 @@ class Warden:
         self._circle: Circle = Alone()
         self._is_consequence = self._has_told = False
         self._signal: int | None = None
+        self._gone = ""
         self._end_by = float("inf")
         self._rank, self._wire, self._outputs = self._start({**os.environ, **_caches_of(world), **variables})
 
@@ -83,17 +85,19 @@ class Warden:
             self._hear_rank()
             if ending := self._circle.turn():
                 return self._ended_by(ending)
-            if gone := first_gone(self._launchers):
-                self._kill()
-                return self._failed(f"was ended because its launcher, process {gone.pid}, is gone", 1)
+            if not self._gone and (gone := first_gone(self._launchers)):
+                self._gone = f"was ended because its launcher, process {gone.pid}, is gone"
+                self._log.note(f"rank {self._world.rank} {self._gone}; it saves if it can")
+                self._pass_on(signal.SIGTERM, None)
             if time.monotonic() > self._end_by:
                 self._kill()
         self._take_output(0)
         self._hear_rank()
-        if code == 0:
+        if code in (0, PREEMPTED):
             self._circle.leave()
-            return 0
+            return code
         how = f"was ended by {signal.Signals(self._signal).name}" if self._signal else how_it_ended(code)
+        how = self._gone or how
         return self._failed(how, exit_code_of(code))
 
     def _failed(self, how: str, code: int) -> int:

@@ -1,5 +1,6 @@
 """The journal of a run: OUTPUT_DIR/metrics.jsonl, one JSON object a line. Training appends, and waits for nobody."""
 
+import contextlib
 import json
 import math
 import os
@@ -19,6 +20,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._file = (folder / FILE_NAME).open("a+b", buffering=0)
+        self._unwritten = b""
         if self._file.tell() and not self._ends_whole():
             self._file.write(b"\n")  # after the half line of a run that was cut off
 
@@ -35,8 +37,21 @@ class Journal:
         """A picture made after `step` completed optimizer steps, by its path within the run's folder."""
         self._write({"step": step, "time": time.time(), PICTURE: path})
 
+    def close(self) -> int:
+        """Closes the file; returns the number of lines for which the disk had no room to the end."""
+        self._write_all()
+        self._file.close()
+        return self._unwritten.count(b"\n")
+
     def _write(self, line: dict[str, object]) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")
+        self._unwritten += json.dumps(line).encode() + b"\n"
+        self._write_all()
+
+    def _write_all(self) -> None:
+        """Writes all that is there; on a full disk it waits for the next line, and training for nothing."""
+        with contextlib.suppress(OSError):
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
 
 def read_metrics(folder: Path) -> dict[str, dict[int, float]]:

@@ -210,6 +210,8 @@ def _train(
     is_finished = done == plan.times.last or plan.times.first >= plan.times.last
     if world.is_main:
         _say_end(plan, done, is_finished, side, stopping, console)
+    if journal and (lost := journal.close()):
+        console.say(f"warning: the disk of {flags.output_dir} had no room for the last {lost} lines of metrics.jsonl")
     side.close()
     engine.barrier()
     engine.close()

@@ -31,7 +31,7 @@ def accelerate(config: Path) -> list[str]:
     ]
 
 
-def torchrun() -> list[str]:
+def torchrun(module: str = "refiner_ds.train") -> list[str]:
     return [
         "-m",
         "torch.distributed.run",
@@ -40,13 +40,13 @@ def torchrun() -> list[str]:
         "--master-port",
         free_port(),
         "-m",
-        "refiner_ds.train",
+        module,
     ]
 
 
-def start(launcher: list[str], flags: dict[str, object]) -> subprocess.CompletedProcess:
+def start(launcher: list[str], flags: dict[str, object], **environment: str) -> subprocess.CompletedProcess:
     """Runs a launcher with the flags to its end; whatever it started is ended with it."""
-    process = _launch(launcher, flags)
+    process = launch(launcher, flags, **environment)
     try:
         output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
@@ -88,7 +88,7 @@ def srun(
 
 def kill_once(launcher: list[str], flags: dict[str, object], sign: Path) -> None:
     """Runs a launcher and kills it and all its ranks, as a power cut would, as soon as the file `sign` is there."""
-    process = _launch(launcher, flags)
+    process = launch(launcher, flags)
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not sign.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -111,12 +111,13 @@ def _descendants(process: int) -> list[int]:
     return found[1:]
 
 
-def _launch(launcher: list[str], flags: dict[str, object]) -> subprocess.Popen:
+def launch(launcher: list[str], flags: dict[str, object], **environment: str) -> subprocess.Popen:
+    """Starts a launcher with the flags, in a session of its own."""
     arguments = [str(part) for pair in flags.items() for part in pair if part is not None]  # None: a flag by itself
     return subprocess.Popen(
         [sys.executable, *launcher, *arguments],
         cwd=REPO,
-        env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
