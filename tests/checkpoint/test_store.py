@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,30 @@ def test_a_save_after_one_that_failed_works_with_the_same_saver(tmp_path, writer
     writer(lambda path: None)
     begin(saver, 10)
     assert saver.finish() and saver.was_committed and steps_in(tmp_path) == [10]
+
+
+def test_a_writer_that_breaks_off_leaves_no_checkpoint_with_the_checksum_of_the_one_before(tmp_path, monkeypatch):
+    told: list[str] = []
+    saver = alone(tmp_path, told)
+    begin(saver, 5)
+    assert saver.finish()
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # its traceback is for the log
+    of_no_format = {"0.blocks": torch.zeros(2, dtype=torch.complex64)}
+    saver.begin(10, lambda: replace(evenly(values_of(10), 1)[0], loose=of_no_format), {})
+    assert not saver.finish() and "writing it broke off" in told[0]
+    assert names_in(tmp_path) == ["checkpoint-5"]
+
+
+def test_what_is_still_being_deleted_is_not_given_up_a_second_time(tmp_path, monkeypatch):
+    save(tmp_path, 1, 2, 3, ranks=1)
+    told: list[str] = []
+    saver, remove = alone(tmp_path, told, Keep(1)), shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda *path, **how: time.sleep(0.2) or remove(*path, **how))
+    for step in (4, 5):
+        begin(saver, step)
+        saver.finish()
+    saver.close()
+    assert told == [] and names_in(tmp_path) == ["checkpoint-5"]
 
 
 def test_a_commit_that_cannot_be_written_is_told_like_a_rank_that_cannot(tmp_path, writer):
