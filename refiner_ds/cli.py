@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "verify": (verbs.Verify, "refiner_ds.verbs.verify"),
     "index": (verbs.Index, "refiner_ds.verbs.index"),
     "train": (training.Train, "refiner_ds.train.start"),
+    "checkpoints": (verbs.Checkpoints, "refiner_ds.verbs.checkpoints"),
     "export": (verbs.Export, "refiner_ds.verbs.export"),
     "import-legacy": (verbs.ImportLegacy, "refiner_ds.verbs.import_legacy"),
     "repair": (verbs.Repair, "refiner_ds.verbs.repair"),

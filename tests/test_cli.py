@@ -24,6 +24,7 @@ PROMISED = {
         *("--validation_epochs", "--learning_rate", "--scale_lr", "--lr_scheduler", "--lr_warmup_steps", "--seed"),
         *("--tracking_uri", "--source_loss_weight"),
     ],
+    "checkpoints": ["--verify", "--json"],
     "export": [],
     "import-legacy": ["--pretrained_model_name_or_path", "--revision", "--variant"],
     "repair": ["--model", "--render", "--cond", "--manifest", "--output", "--seed"],
@@ -96,6 +97,7 @@ def test_a_verbs_help_lists_what_is_promised_in_snake_case(verb, capsys):
     [
         *(("pack", "MANIFEST OUT"), ("verify", "SHARDS"), ("index", "FOLDER"), ("export", "CHECKPOINT OUT")),
         *(("import-legacy", "LEGACY OUT"), ("example", "OUT"), ("base", "OUT"), ("bench", "SUBJECT")),
+        ("checkpoints", "RUN"),
     ],
 )
 def test_help_calls_positional_arguments_by_what_they_are(verb, names, capsys):

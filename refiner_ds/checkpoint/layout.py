@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refiner_ds.checkpoint.tensor_file import crc_of
+from refiner_ds.checkpoint.checksum import crc_of
 
 COMMIT = "commit.json"
 """Written last, after all else is on disk: says what the checkpoint is, and lists its files with size and CRC-32C."""

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,8 @@ class Saver:
         self._facts: dict[str, Any] = {}
         self.step = -1
         """Completed steps of the newest save that was begun; less than zero before the first."""
-        self._part = self._unwritten = _Part(place.ranks[0], platform.node(), file_of(place.rank))
+        self._unwritten = _Part(place.ranks[0], platform.node(), file_of(place.rank), fault="writing it broke off")
+        self._part = self._unwritten
         self.in_use: set[int] = set()
         """Steps whose checkpoints are being read, so that they stay."""
         self.was_committed = True
@@ -121,10 +122,10 @@ class Saver:
 
     def tidy(self) -> None:
         """Deletes what retention gives up, in the background; only where this rank leads."""
+        self.close()  # else what is still to be deleted would be given up once more
         steps = [checkpoint.step for checkpoint in complete_checkpoints(self._folder)]
         doomed = [self._folder / name_of(step) for step in surplus(steps, self._keep, self._figures, self.in_use)]
         if self._place.leads and doomed:
-            self.close()
             self._deleting = threading.Thread(target=self._delete, args=(doomed,), name="retention")
             self._deleting.start()
 
@@ -138,13 +139,13 @@ class Saver:
         return self._folder / f"{WRITING}{name_of(self.step)}"
 
     def _write(self, snapshot: Snapshot) -> None:
-        part = self._unwritten
+        part = self._part = self._unwritten  # so that nobody takes the part of the save before for this one
         try:
             self._scratch.mkdir(exist_ok=True)
             size, crc = write_snapshot(self._scratch / part.name, snapshot)
-            self._part = _Part(part.place, part.host, part.name, size, crc)
+            self._part = replace(part, size=size, crc=crc, fault="")
         except OSError as error:
-            self._part = _Part(part.place, part.host, part.name, fault=str(error.strerror or error))
+            self._part = replace(part, fault=str(error.strerror or error))
 
     def _commit(self, parts: list[_Part]) -> str:
         """Writes the commit and gives the folder its name; what went wrong in words, or nothing."""

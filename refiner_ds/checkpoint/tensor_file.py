@@ -10,8 +10,8 @@ import google_crc32c
 import torch
 from torch import Tensor
 
-CHUNK = 8 << 20
-"""Bytes that are written, or read, and checksummed at once."""
+from refiner_ds.checkpoint.checksum import CHUNK
+
 DTYPES = {
     torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64",
     torch.uint8: "U8", torch.int8: "I8", torch.int32: "I32", torch.int64: "I64", torch.bool: "BOOL",
@@ -38,15 +38,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             size += len(part)
         os.fsync(file.fileno())
     return size, crc
-
-
-def crc_of(path: Path) -> int:
-    """CRC-32C of a file."""
-    crc = 0
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(CHUNK):
-            crc = google_crc32c.extend(crc, chunk)
-    return crc
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> memoryview:

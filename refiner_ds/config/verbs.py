@@ -222,6 +222,18 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Checkpoints:
+    """List the checkpoints of a run's output folder with step, size, age, metrics and state, and what is none."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Output folder of a training run, which may go on meanwhile."""
+    verify: bool = False
+    """Read every file and compare its checksum; exit code 1 if anything is not what was written."""
+    json: Path | None = None
+    """File for all of it, sizes in bytes; - prints it instead of the table."""
+
+
+@dataclass(frozen=True)
 class Quickstart:
     """All of it on this machine, small: example, base, pack, train, export, evaluate on another street."""
 

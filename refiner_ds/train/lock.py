@@ -13,6 +13,8 @@ from refiner_ds.errors import UserError
 LOCK = ".lock"
 PATIENCE_SECONDS = 60.0
 """How long a job that is ending is waited for."""
+GLANCE_SECONDS = 0.1
+"""After so long nobody holds it any more who only looked whether it is held."""
 
 
 class Lock:
@@ -53,7 +55,11 @@ class Lock:
 
     def _is_taken(self, folder: Path) -> bool:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(GLANCE_SECONDS)
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -72,6 +78,23 @@ class Lock:
     def _write(self, ends: bool) -> None:
         said = json.dumps({"host": platform.node(), "process": os.getpid(), "ends": ends}).encode()
         os.ftruncate(self._file, os.pwrite(self._file, said, 0))
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a job is training in a folder now, on whatever host; changes nothing there."""
+    try:
+        file = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:  # nobody has trained there yet, or what is there is no folder
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a disk without locks, where training refuses to start
+        return False
+    finally:
+        os.close(file)  # which lets go of it
+    return False
 
 
 def _who(holder: dict[str, object]) -> str:
