@@ -40,6 +40,11 @@ class Batch:
         """The same batch with its pictures on `device`; the copy from pinned memory overlaps with computing."""
         return self._map(lambda picture: picture.to(device, non_blocking=True))
 
+    def alone(self, number: int) -> "Batch":
+        """The batch of one of its samples, whose pictures are views of these."""
+        one = self._map(lambda picture: picture[number : number + 1])
+        return replace(one, positions=(self.positions[number],), keys=(self.keys[number],))
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return replace(self, render=change(self.render), gt=change(self.gt), cond=change(self.cond))
 

@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "import-legacy": (verbs.ImportLegacy, "refiner_ds.verbs.import_legacy"),
     "repair": (verbs.Repair, "refiner_ds.verbs.repair"),
     "evaluate": (verbs.Evaluate, "refiner_ds.verbs.evaluate"),
+    "replay": (verbs.Replay, "refiner_ds.verbs.replay"),
     "bench": (verbs.Bench, "refiner_ds.verbs.bench"),
     "doctor": (verbs.Doctor, "refiner_ds.verbs.doctor"),
     "plan": (verbs.Plan, "refiner_ds.verbs.plan"),

@@ -29,6 +29,7 @@ PROMISED = {
     "import-legacy": ["--pretrained_model_name_or_path", "--revision", "--variant"],
     "repair": ["--model", "--render", "--cond", "--manifest", "--output", "--seed"],
     "evaluate": ["--model", "--manifest", "--shards", "--output"],
+    "replay": ["--checkpoint", "--device", "--precision", "--json", "--pretrained_model_name_or_path"],
     "bench": [
         *("--json", "--markdown", "--output", "--manifest", "--samples", "--rounds", "--workers", "--peers_python"),
         "--only",
@@ -98,6 +99,7 @@ def test_a_verbs_help_lists_what_is_promised_in_snake_case(verb, capsys):
         *(("pack", "MANIFEST OUT"), ("verify", "SHARDS"), ("index", "FOLDER"), ("export", "CHECKPOINT OUT")),
         *(("import-legacy", "LEGACY OUT"), ("example", "OUT"), ("base", "OUT"), ("bench", "SUBJECT")),
         ("checkpoints", "RUN"),
+        ("replay", "EVENT"),
     ],
 )
 def test_help_calls_positional_arguments_by_what_they_are(verb, names, capsys):

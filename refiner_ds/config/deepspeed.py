@@ -169,6 +169,10 @@ def _refuse_known_wrong(config: dict[str, Any]) -> None:
     zero, checkpoint = config.get("zero_optimization", {}), config.get("checkpoint", {})
     refusals = {
         "bfloat16": "bfloat16" in config and "it is DeepSpeed's other name for bf16; name the section bf16",
+        "bf16.check_grad_overflow": (
+            config.get("bf16", {}).get("check_grad_overflow") is False
+            and "it lets NaN and infinity into the weights; remove it"
+        ),
         "torch_autocast": (
             config.get("torch_autocast", {}).get("enabled")
             and "it clips gradients before unscaling them; use bf16 or fp16"

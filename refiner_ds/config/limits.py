@@ -57,6 +57,7 @@ LIMITS = {
     "shuffle_window_shards": _from(1, "leaves no shard to shuffle"),
     "lanes": _from(1, "leaves nothing to draw from"),
     "max_bad_samples": _from(0, "is no number of samples"),
+    "max_nonfinite_steps": _from(0, "is no number of updates"),
     "dataloader_num_workers": _from(0, "is no number of processes"),
     "timeout_minutes": _above_zero("ends the job at its first collective"),
 }

@@ -89,6 +89,8 @@ class Train:
     """Parts that the shards are dealt into; nodes whose number divides it read only the shards of their own parts."""
     max_bad_samples: int = 0
     """Broken samples that others may stand in for before the run ends; at 0 it ends at the first."""
+    max_nonfinite_steps: int = 0
+    """Updates with NaN or infinity that may be skipped before the run ends; at 0 it ends at the first."""
     resampling: Literal["exact", "window"] = "exact"
     """How crops are resized: bit for bit as from the whole picture, or from their window only, which is faster and off
     by at most 2/255 in fewer than 1 of 2,000 values. What was packed at its bucket's size is not resized."""

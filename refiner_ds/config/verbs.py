@@ -234,6 +234,28 @@ class Checkpoints:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """Compute an update with NaN or infinity again, sample by sample, and tell which samples are guilty."""
+
+    event: Annotated[Positional[Path], arg(metavar="EVENT")]
+    """Folder OUTPUT_DIR/nonfinite/step-NNNNNNNN that training has written."""
+    checkpoint: Path | None = None
+    """Checkpoint whose weights are taken; where not given, the run's newest one that is not after the update."""
+    pretrained_model_name_or_path: str | None = None
+    """Base of the run, where it is no longer where it was."""
+    revision: str | None = None
+    """Branch, tag or commit of that base, where it is a hub id."""
+    variant: str | None = None
+    """Variant of that base's weights, such as fp16."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    precision: Literal["no", "bf16", "fp16"] | None = None
+    """Precision of the network, such as no to see whether fp32 mends it; the run's own where not given."""
+    json: Path | None = None
+    """File for all of it."""
+
+
+@dataclass(frozen=True)
 class Quickstart:
     """All of it on this machine, small: example, base, pack, train, export, evaluate on another street."""
 

@@ -1,5 +1,6 @@
 """What training, validation and export know of a refiner: the one door to a family."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,6 +65,9 @@ class Refiner(Protocol):
 
     def loss(self, network: Any, dtype: torch.dtype, features: Any, seed: int) -> dict[str, Tensor]:
         """Named fp32 scalars: `loss` to go back from, the others for the log."""
+
+    def drawn(self, positions: Sequence[int], seed: int) -> list[dict[str, Any]]:
+        """What chance decides for the loss of each sample, by name, as JSON has it: to be told, not computed with."""
 
     def use_scheduler(self, name: str) -> None:
         """Swaps the sampler for another one by its name."""

@@ -115,6 +115,8 @@ class Engine:
             safe_set_full_fp32_param(parameter, exact[name].to(device))
         self._ema = Ema(masters_of(self._optimizer), ema_decay) if ema_decay else None
         self._state = ShardState(network, self._optimizer, self._ema)
+        self._before = self._counted()
+        self._was_lowest = False
 
     @property
     def network(self) -> Any:
@@ -128,9 +130,42 @@ class Engine:
     def step(self) -> None:
         """To be called after every micro-batch; updates the weights on each that completes the accumulation."""
         completes = self._engine.is_gradient_accumulation_boundary()
+        if completes:
+            self._before, self._was_lowest = self._counted(), self._state.loss_scale.is_lowest
         self._engine.step()
         if self._ema and completes and self._engine.was_step_applied():
             self._ema.update()
+
+    @property
+    def was_applied(self) -> bool:
+        """Whether the latest update changed the weights, as it does where all gradients of all ranks are finite.
+
+        To be asked before the next micro-batch. The same on all ranks; DeepSpeed has read it already, so nobody waits.
+        """
+        return bool(self._engine.was_step_applied())
+
+    @property
+    def scale_adapts(self) -> bool:
+        """Whether an update that was not applied lowers the loss scale, so that the next one may be: in fp16 mostly."""
+        return self._state.loss_scale.adapts
+
+    @property
+    def scale_was_lowest(self) -> bool:
+        """Whether the latest update found the loss scale where nothing can lower it any more."""
+        return self._was_lowest
+
+    def take_back(self) -> None:
+        """Counters and loss scale as they were before the latest update, which was not applied."""
+        counters, scale = self._before
+        self._restore_counters(counters)
+        self._state.loss_scale.restore(scale)
+
+    def _counted(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {name: getattr(self._engine, name) for name in COUNTED}, self._state.loss_scale.state()
+
+    def _restore_counters(self, counters: dict[str, Any]) -> None:
+        for name in COUNTED:
+            setattr(self._engine, name, counters[name])
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -173,7 +208,7 @@ class Engine:
 
         The memory is used again by the next one.
         """
-        return self._state.snapshot({name: getattr(self._engine, name) for name in COUNTED})
+        return self._state.snapshot(self._counted()[0])
 
     def restore(self, saved: SavedState) -> None:
         """Takes over a training state, whatever number of ranks, precision and stage saved it. All ranks must call.
@@ -184,8 +219,7 @@ class Engine:
             UserError: what this rank needs is not in the folder that it sees.
         """
         self._state.restore(saved, torch.distributed.get_rank())
-        for name in COUNTED:
-            setattr(self._engine, name, saved.counters[name])
+        self._restore_counters(saved.counters)
 
     def mean_over_ranks(self, values: Tensor) -> Tensor:
         """Elementwise mean of `values` over all ranks. All ranks must call."""

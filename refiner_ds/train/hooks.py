@@ -2,12 +2,16 @@
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
+
+from torch import Tensor
 
 from refiner_ds.checkpoint.place import Place
 from refiner_ds.checkpoint.retention import Keep, best_of
 from refiner_ds.checkpoint.store import Saver
 from refiner_ds.data.samples import Samples
+from refiner_ds.data.stream import Stream
 from refiner_ds.errors import UserError
 from refiner_ds.evaluate.validation import validate
 from refiner_ds.refiners.protocol import Sampling
@@ -16,12 +20,15 @@ from refiner_ds.tracking.journal import Journal, read_metrics
 from refiner_ds.train.about import settings_of
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine
+from refiner_ds.train.guard import Guard
 from refiner_ds.train.plan import Plan
 from refiner_ds.train.side import SideChannel
 from refiner_ds.train.stopping import Stopping
 
 BASE = "base_fingerprint"
 """In a commit: tells the base that was trained."""
+NONFINITE = "nonfinite_steps"
+"""In a commit, and as train/nonfinite_steps in the journal: updates with NaN or infinity that were skipped so far."""
 STALL = "train/checkpoint_stall_s"
 """Metric of a step: seconds that training stood still for its checkpoint, when it was begun and when committed."""
 
@@ -50,6 +57,14 @@ class RunHooks:
         self._figures: dict[int, float] = side.gathered(known)[0]
         keep = Keep(flags.checkpoints_total_limit, flags.keep_best, flags.keep_every)
         self.saver = Saver(flags.output_dir, place, side.gathered, keep, self._figures, console.say)
+        stream = Stream(
+            plan.samples, plan.order, plan.resolved.micro_batch_size, place.rank, plan.world.size, workers=0
+        )
+        facts = {"seed": flags.seed, "precision": plan.resolved.precision}
+        count = plan.checkpoint.commit.get(NONFINITE, 0) if plan.checkpoint else 0
+        self._guard = Guard(
+            refiner, engine, stream, place, side.gathered, flags.output_dir, facts, flags.max_nonfinite_steps, count
+        )
         self._stall = 0.0
         self._facts = {
             **plan.identity,
@@ -90,6 +105,24 @@ class RunHooks:
                 f"{' '.join(new)} Mend the shards, or allow more."
             )
 
+    def not_applied(self, step: int, micro_losses: Sequence[Tensor]) -> None:
+        """Tells of an update with NaN or infinity, or ends the run after a checkpoint of the steps before it.
+
+        Raises:
+            UserError: there are more of them than were allowed, or none is possible any more.
+        """
+        finding = self._guard.look(step, micro_losses)
+        if finding is None:
+            return
+        if finding.ends:
+            self._engine.take_back()
+            if step > self._plan.times.first or self._plan.checkpoint is None:
+                self.save(step)
+            self._finish()
+            raise UserError(finding.sentence)
+        self._console.say(finding.sentence)
+        self._note(step + 1, {f"train/{NONFINITE}": self._guard.count})
+
     def save(self, done: int) -> None:
         """Begins a checkpoint, unless the newest one is of this very step."""
         if self.saver.step == done:
@@ -98,7 +131,8 @@ class RunHooks:
         began = time.perf_counter()
         images = done * self._plan.resolved.global_batch_size
         position = {"images_seen": images, "stream": {"next_step": done, "next_position": images}}
-        self.saver.begin(done, self._engine.snapshot, {**self._facts, **position})
+        counted = {NONFINITE: self._guard.count}
+        self.saver.begin(done, self._engine.snapshot, {**self._facts, **position, **counted})
         self._stall = time.perf_counter() - began
 
     def validate(self, done: int) -> None:
@@ -140,7 +174,7 @@ class RunHooks:
         Raises:
             UserError: the last checkpoint could not be written.
         """
-        if done > self._plan.times.first:
+        if done > self._plan.times.first or self._plan.checkpoint is None:
             self.save(done)
         if not self._finish():
             raise UserError(

@@ -1,8 +1,11 @@
 """The training loop: steps in order, with readings, validations and checkpoints at their times."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from torch import Tensor
 
 from refiner_ds.data.stream import Stream
 from refiner_ds.refiners.protocol import Refiner
@@ -38,6 +41,9 @@ class Hooks(Protocol):
     def replaced(self, new: list[str], count: int) -> None:
         """Broken samples that others stand in for: those found since the last reading, and how many in all."""
 
+    def not_applied(self, step: int, micro_losses: Sequence[Tensor]) -> None:
+        """Step number `step` left the weights as they were; with the loss of each of its micro-batches on this rank."""
+
     def save(self, done: int) -> None:
         """Begins to write a checkpoint of so many completed steps."""
 
@@ -71,6 +77,9 @@ def train(
                 return step
             done, is_last = step + 1, step + 1 == times.last
             meter.add(done, rate, result)
+            if not engine.was_applied:
+                _read(meter, hooks)
+                hooks.not_applied(step, result.micro_losses)
             if is_last or any(
                 _is_time(done, interval) for interval in (times.logging, times.checkpointing, times.validation)
             ):

@@ -209,7 +209,7 @@ def _train(
     plan.shards.close()
     is_finished = done == plan.times.last or plan.times.first >= plan.times.last
     if world.is_main:
-        _say_end(plan, done, is_finished, side, stopping, console)
+        _say_end(plan, done, is_finished, stopping.cause, console)
     if journal and (lost := journal.close()):
         console.say(f"warning: the disk of {flags.output_dir} had no room for the last {lost} lines of metrics.jsonl")
     side.close()
@@ -220,7 +220,7 @@ def _train(
     return 0 if is_finished else PREEMPTED
 
 
-def _say_end(plan: Plan, done: int, is_finished: bool, side: SideChannel, stopping: Stopping, console: Console) -> None:
+def _say_end(plan: Plan, done: int, is_finished: bool, cause: str, console: Console) -> None:
     """Leaves the marker of the end, and says where things are."""
     folder = plan.flags.output_dir
     last = folder / name_of(max(plan.times.first, done))
@@ -228,7 +228,7 @@ def _say_end(plan: Plan, done: int, is_finished: bool, side: SideChannel, stoppi
         write_finished(folder, plan.times.last)
         console.say(f"finished: {last}, figures in {folder}/metrics.jsonl")
     else:
-        cause = stopping.cause or "another rank"
+        cause = cause or "another rank"
         write_preempted(folder, done, cause)
         console.say(f"stopped by {cause} after step {done}: {last} is complete, and the same command continues")
 

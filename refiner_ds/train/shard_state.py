@@ -13,9 +13,7 @@ from refiner_ds.checkpoint.fragments import Cut, Fragment, Placed
 from refiner_ds.checkpoint.snapshot import AVERAGE, MASTER, Snapshot
 from refiner_ds.checkpoint.state import SavedState
 from refiner_ds.train.ema import Ema
-
-SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
-"""What DeepSpeed's dynamic loss scaler goes on from."""
+from refiner_ds.train.loss_scale import LossScale
 
 
 class ShardState:
@@ -29,6 +27,7 @@ class ShardState:
     def __init__(self, network: nn.Module, zero: Any, ema: Ema | None) -> None:
         self._zero, self._base, self._ema = zero, zero.optimizer, ema
         self.masters = masters_of(zero)
+        self.loss_scale = LossScale(zero)
         names = {parameter: name for name, parameter in network.named_parameters()}
         groups = getattr(zero, "bf16_groups", None) or zero.bit16_groups
         self._cut: Cut = [[*_placed(group, names)] for group in groups]
@@ -62,7 +61,7 @@ class ShardState:
             {
                 **counters,
                 "optimizer": plain,
-                "scaler": self._scaler(),
+                "scaler": self.loss_scale.state(),
                 **({"average": self._ema.updates} if self._ema else {}),
             },
         )
@@ -89,7 +88,7 @@ class ShardState:
             self._base.load_state_dict({"state": state, "param_groups": groups})
         if self._ema:
             self._restore_average(self._ema, saved)
-        self._restore_scaler(saved.counters["scaler"])
+        self.loss_scale.restore(saved.counters["scaler"])
         self._zero.update_lp_params()  # from the fp32 shards to the weights of all ranks
 
     def _restore_average(self, ema: Ema, saved: SavedState) -> None:
@@ -109,17 +108,6 @@ class ShardState:
             kept = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.is_cuda)
             self._host[key] = kept
         return kept.copy_(source.detach(), non_blocking=True)
-
-    def _scaler(self) -> dict[str, Any]:
-        scaler = getattr(self._zero, "loss_scaler", None)
-        return {name: getattr(scaler, name) for name in SCALER if getattr(scaler, "dynamic", False)}
-
-    def _restore_scaler(self, saved: dict[str, Any]) -> None:
-        """Of a checkpoint of another precision there is nothing to go on from, and the scale starts anew."""
-        scaler = getattr(self._zero, "loss_scaler", None)
-        if getattr(scaler, "dynamic", False):
-            for name, value in saved.items():
-                setattr(scaler, name, value)
 
 
 def masters_of(zero: Any) -> list[Tensor]:

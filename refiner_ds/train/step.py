@@ -9,18 +9,21 @@ from torch import Tensor
 from refiner_ds.batch import Batch
 from refiner_ds.refiners.protocol import Refiner
 from refiner_ds.train.engine import Engine
+from refiner_ds.train.guard import carried
 
 
 @dataclass(frozen=True)
 class StepResult:
     """What one optimizer step leaves for the log, still on the device: mean losses by name, and the gradient norm.
 
-    `replaced` are the broken samples of this rank that others stood in for, a sentence each.
+    `replaced` are the broken samples of this rank that others stood in for, a sentence each; `micro_losses` the loss of
+    each of its micro-batches.
     """
 
     losses: dict[str, Tensor]
     gradient_norm: Tensor
     replaced: tuple[str, ...] = ()
+    micro_losses: tuple[Tensor, ...] = ()
 
 
 def optimizer_step(
@@ -40,6 +43,7 @@ def optimizer_step(
     engine.set_learning_rate(learning_rate)
     sums: dict[str, Tensor] = {}
     replaced: tuple[str, ...] = ()
+    micro_losses: tuple[Tensor, ...] = ()
     for _ in range(accumulation_steps):
         if not goes_on():
             return None
@@ -50,7 +54,7 @@ def optimizer_step(
 
         # Predict, compare, accumulate gradients; the last micro-batch updates the weights.
         losses = refiner.loss(engine.network, engine.dtype, features, seed)
-        engine.backward(losses["loss"])
+        engine.backward(carried(losses["loss"]))
         engine.step()
 
         # Keep the losses on the device; reading one here would wait for it.
@@ -59,4 +63,5 @@ def optimizer_step(
                 sums.get(name, torch.zeros_like(loss, requires_grad=False)) + loss.detach() / accumulation_steps
             )
         replaced += batch.replaced
-    return StepResult(sums, engine.gradient_norm, replaced)
+        micro_losses += (losses["loss"].detach(),)
+    return StepResult(sums, engine.gradient_norm, replaced, micro_losses)

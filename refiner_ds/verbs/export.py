@@ -6,7 +6,7 @@ from pathlib import Path
 from refiner_ds.checkpoint.layout import Checkpoint, complete_checkpoints, read
 from refiner_ds.checkpoint.snapshot import AVERAGE, MASTER
 from refiner_ds.checkpoint.state import SavedState
-from refiner_ds.config.verbs import Export
+from refiner_ds.config.verbs import Export, Replay
 from refiner_ds.errors import UserError
 from refiner_ds.folders import made_whole, require_free
 from refiner_ds.refiners.unclip.options import Adaptation
@@ -18,7 +18,7 @@ def run(options: Export) -> None:
     """Joins the fp32 weights of all ranks and saves them with the frozen parts of the base."""
     require_free(options.out, "an export is never mixed")
     checkpoint = _find(options.checkpoint)
-    refiner = _base_of(checkpoint, options)
+    refiner = base_of(checkpoint, options)
     saved = SavedState(checkpoint.path)
     averaged = _takes_average(checkpoint, saved, options.weights)
     weights = {name: saved.whole(name, AVERAGE if averaged else MASTER) for name in saved.shapes}
@@ -32,7 +32,7 @@ def run(options: Export) -> None:
     print(f"refiner of step {checkpoint.step} in {options.out}{', averaged weights' if averaged else ''}")
 
 
-def _base_of(checkpoint: Checkpoint, options: Export) -> UnclipRefiner:
+def base_of(checkpoint: Checkpoint, options: Export | Replay) -> UnclipRefiner:
     """The base that was trained, adapted as it was for that.
 
     Raises:

@@ -191,6 +191,7 @@ def test_a_stage_that_trains_wrongly_or_saves_nothing_is_refused(stage):
     ("config", "name", "remedy"),
     [
         ({"torch_autocast": {"enabled": True}}, "torch_autocast", "use bf16 or fp16"),
+        ({"bf16": {"enabled": True, "check_grad_overflow": False}}, "bf16.check_grad_overflow", "weights; remove it"),
         ({"optimizer": {"type": "Muon"}}, "optimizer.type Muon", "cannot handle convolutions; remove the section"),
         (
             {"zero_force_ds_cpu_optimizer": True},

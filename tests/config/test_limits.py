@@ -53,6 +53,7 @@ def test_the_limit_itself_is_allowed(given):
         ("validation_epochs", -1, "is no interval between validations; give 0 or more."),
         ("validation_steps", 0, "lets validation repair nothing; give 1 or more."),
         ("logging_steps", 0, "is no interval between readings; give 1 or more."),
+        ("max_nonfinite_steps", -1, "is no number of updates; give 0 or more."),
         ("dataloader_num_workers", -1, "is no number of processes; give 0 or more."),
         ("timeout_minutes", 0.0, "ends the job at its first collective; give more than 0."),
     ],

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from refiner_ds.refiners.unclip.encode import Features
-from refiner_ds.refiners.unclip.objective import DROPPED, Draws, Objective, draw, kept
+from refiner_ds.refiners.unclip.objective import DROPPED, Draws, Objective, draw, draw_few, kept
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.parts import load_parts
 from refiner_ds.refiners.unclip.portable.frozen_encoders import ClassVector
@@ -53,6 +53,14 @@ def test_dropout_takes_seven_equal_cases_and_keeps_everything_above_them():
     assert len(set(cases)) == 7
     assert kept(0.3501, 0.05) == kept(0.999, 0.05) == kept(0.0, 0.0) == (1.0, 1.0, 1.0)
     assert kept(0.0499, 0.05) == cases[0] and kept(0.05, 0.05) == cases[1]
+
+
+def test_what_is_told_of_a_sample_is_what_is_drawn_for_it():
+    recipe, positions = Recipe(condition_dropout=1 / 7), range(20)
+    draws = _draw(positions, condition_dropout=1 / 7)
+    few = [draw_few(position, 3, 1000, recipe) for position in positions]
+    assert [timestep for timestep, _ in few] == draws.timesteps[1::2].tolist()
+    assert [list(keep) for _, keep in few] == draws.keep.tolist()
 
 
 def test_draws_belong_to_positions_not_to_batches():

@@ -14,8 +14,9 @@ from refiner_ds.refiners.unclip.parts import Parts
 from refiner_ds.refiners.unclip.portable.frozen_encoders import ClassVector
 from refiner_ds.refiners.unclip.portable.mutual_attention import pairs_of, rows_of
 
+CONDITIONS = ("render", "embedding", "reference")
 DROPPED = (
-    # render, embedding, reference: which conditions case i drops; beyond the last case nothing is dropped
+    # of these: which conditions case i drops; beyond the last case nothing is dropped
     (True, False, False),
     (False, True, False),
     (False, False, True),
@@ -46,7 +47,7 @@ class Draws:
 
 
 def kept(uniform: float, probability: float) -> tuple[float, ...]:
-    """Dropout by one uniform number in [0, 1): 0 or 1 for render, embedding and reference.
+    """Dropout by one uniform number in [0, 1): 0 or 1 for each of `CONDITIONS`.
 
     Case i of `DROPPED` takes [i p, (i + 1) p); the rest keeps everything.
     """
@@ -54,6 +55,13 @@ def kept(uniform: float, probability: float) -> tuple[float, ...]:
         if uniform < (case + 1) * probability:
             return tuple(0.0 if drop else 1.0 for drop in dropped)
     return 1.0, 1.0, 1.0
+
+
+def draw_few(position: int, seed: int, num_timesteps: int, recipe: Recipe) -> tuple[int, tuple[float, ...]]:
+    """What is drawn for a sample beside noise: the timestep of its target row, and 0 or 1 for each of `CONDITIONS`."""
+    chance = generator_of(seed, "draws", position)
+    timestep = int(chance.integers(num_timesteps))
+    return timestep, kept(chance.random(), recipe.condition_dropout)
 
 
 def draw(
@@ -87,9 +95,9 @@ def draw(
             perturbation += normal("input_perturbation", position, (2, *latent))
         noise.append(rows)
         embedding_noise.append(vector)
-        small = generator_of(seed, "draws", position)
-        timesteps += [0, int(small.integers(num_timesteps))]
-        keep.append(kept(small.random(), recipe.condition_dropout))
+        timestep, conditions = draw_few(position, seed, num_timesteps, recipe)
+        timesteps += [0, timestep]
+        keep.append(conditions)
     return Draws(
         torch.cat(noise),
         torch.stack(embedding_noise),

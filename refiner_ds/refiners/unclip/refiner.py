@@ -1,6 +1,6 @@
 """The unCLIP refiner as training meets it: encode, loss, repair, save. Wires the rooms beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from refiner_ds.errors import UserError
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.adapt import adapt, merge
 from refiner_ds.refiners.unclip.encode import Features, features_of
-from refiner_ds.refiners.unclip.objective import Objective, draw
+from refiner_ds.refiners.unclip.objective import CONDITIONS, Objective, draw, draw_few
 from refiner_ds.refiners.unclip.options import Adaptation, Recipe
 from refiner_ds.refiners.unclip.parts import Parts, load_parts
 from refiner_ds.refiners.unclip.portable.unclip_refiner_pipeline import UnclipRefinerPipeline
@@ -113,6 +113,19 @@ class UnclipRefiner:
             features.gt.device,
         )
         return self._objective.losses(network, dtype, features, draws)
+
+    def drawn(self, positions: Sequence[int], seed: int) -> list[dict[str, Any]]:
+        """Timestep of the target row, and names of the dropped conditions, of each sample."""
+        assert self._objective is not None, "prepare_training comes first"
+        num_timesteps = self._objective.num_timesteps
+        draws = [draw_few(position, seed, num_timesteps, self._recipe) for position in positions]
+        return [
+            {
+                "timestep": timestep,
+                "dropped": [name for name, is_kept in zip(CONDITIONS, keep, strict=True) if not is_kept],
+            }
+            for timestep, keep in draws
+        ]
 
     def use_scheduler(self, name: str) -> None:
         """Swaps the sampler for another one of diffusers by its class name.
