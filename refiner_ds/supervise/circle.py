@@ -50,7 +50,7 @@ class _Member:
     has_left: bool = False
 
     def ended(self, how: str) -> Ending:
-        return Ending(self.rank or 0, self.host, how)
+        return Ending(self.rank or 0, self.host, how, is_untold=True)
 
 
 class Hub:
@@ -149,7 +149,7 @@ class Member:
     """
 
     def __init__(self, rank: int, address: str, port: int, token: str, hub_host: str, limit_seconds: float) -> None:
-        self._hub = Ending(0, hub_host, "")
+        self._hub = Ending(0, hub_host, "", is_untold=True)
         self._limit_seconds = limit_seconds
         self._wire = Wire(socket.create_connection((address, port), CONNECT_SECONDS))
         self._wire.send(token=token, rank=rank, host=platform.node())

@@ -1,5 +1,6 @@
 """What ended a job: the rank that was first, and how, in words for a person."""
 
+import re
 import signal
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -7,6 +8,8 @@ from typing import Any
 
 MISTAKE = 2
 """Exit code of what a person can mend, whose sentence has been said."""
+LOST_PEER = re.compile(r"[Cc]onnection (closed|reset)|Broken pipe|Timed out|timed out|connectFullMesh|NCCL|gloo")
+"""What gloo and NCCL say when another rank is gone."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Ending:
         code: exit code that the job ends with.
         tail: the last lines of its output.
         is_consequence: it failed because another was gone, as far as it can tell.
+        is_untold: the others have noticed it, and it has told nobody.
     """
 
     rank: int
@@ -27,6 +31,7 @@ class Ending:
     log: str = ""
     tail: tuple[str, ...] = ()
     is_consequence: bool = False
+    is_untold: bool = False
 
     def sentence(self, num_ranks: int) -> str:
         """Which rank, where, how, and where its log is; then the last lines of that."""
@@ -50,6 +55,15 @@ class Ending:
 def first_cause(endings: Iterable[Ending]) -> Ending:
     """Of what ended at about the same time the one that began it: the first that is no consequence, if any."""
     return min(endings, key=lambda ending: ending.is_consequence)
+
+
+def is_abort_for_peer(code: int, tail: Iterable[str]) -> bool:
+    """True for a child that NCCL's watchdog has ended because another rank is gone: there is no exception to tell it.
+
+    The watchdog ends a rank for a fault of its own GPU too, which CUDA names.
+    """
+    said = "\n".join(tail)
+    return code == -signal.SIGABRT and bool(LOST_PEER.search(said)) and "CUDA error" not in said
 
 
 def how_it_ended(code: int) -> str:

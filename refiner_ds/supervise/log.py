@@ -10,6 +10,8 @@ from typing import BinaryIO
 LOGS = "logs"
 """Folder in that of the run."""
 TAIL_LINES = 20
+TAIL_BYTES = 1 << 16
+"""The last lines are looked for in so many bytes."""
 MOST_KEPT = 1 << 20
 """Bytes that wait for a file; of more, the first ones are what waits."""
 
@@ -69,14 +71,29 @@ class RankLog:
     @property
     def tail(self) -> tuple[str, ...]:
         """The last lines that are not empty, shortened."""
-        lines = [*self._lines, *([self._line] if self._line.strip() else [])]
-        return tuple(line.decode(errors="replace").rpartition("\r")[2][:300] for line in lines[-TAIL_LINES:])
+        return _shown([*self._lines, self._line])
 
     def close(self) -> None:
         """Closes the file, if there is one."""
         if self._file:
             with contextlib.suppress(OSError):
                 self._file.close()
+
+
+def tail_of(path: Path) -> tuple[str, ...]:
+    """The last lines of a log that another warden has written, as its `tail` would be; none where there is no log."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            return _shown(file.read().split(b"\n"))
+    except OSError:
+        return ()
+
+
+def _shown(lines: list[bytes]) -> tuple[str, ...]:
+    """The last of them that are not empty, as a terminal would show them, shortened."""
+    kept = [line for line in lines if line.strip()][-TAIL_LINES:]
+    return tuple(line.decode(errors="replace").rpartition("\r")[2][:300] for line in kept)
 
 
 def _write_all(descriptor: int, output: bytes) -> None:

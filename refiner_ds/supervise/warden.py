@@ -15,10 +15,10 @@ from pathlib import Path
 
 from refiner_ds.errors import PREEMPTED
 from refiner_ds.supervise.circle import Alone, Circle, Hub, Member
-from refiner_ds.supervise.ending import MISTAKE, Ending, exit_code_of, how_it_ended
+from refiner_ds.supervise.ending import MISTAKE, Ending, exit_code_of, how_it_ended, is_abort_for_peer
 from refiner_ds.supervise.launcher import first_gone, launchers
 from refiner_ds.supervise.link import HUB, LINK
-from refiner_ds.supervise.log import RankLog, log_name
+from refiner_ds.supervise.log import RankLog, log_name, tail_of
 from refiner_ds.supervise.wire import Wire
 from refiner_ds.world import World
 
@@ -96,6 +96,7 @@ class Warden:
         if code in (0, PREEMPTED):
             self._circle.leave()
             return code
+        self._is_consequence |= is_abort_for_peer(code, self._log.tail)
         how = f"was ended by {signal.Signals(self._signal).name}" if self._signal else how_it_ended(code)
         how = self._gone or how
         return self._failed(how, exit_code_of(code))
@@ -110,19 +111,25 @@ class Warden:
         return self._ended_by(known)
 
     def _ended_by(self, ending: Ending) -> int:
-        """Ends the rank, says why where nobody else on this host does, and gives the exit code."""
+        """Ends the rank, says why where nobody else does, and gives the exit code."""
         self._kill()
         self._take_output(0)
-        if not ending.log and self._log.path:  # a host that is silent has not told it; on a shared disk it lies here
-            ending = replace(ending, log=str(self._log.path.with_name(log_name(ending.rank))))
+        if ending.is_untold and self._log.path:  # on a shared disk its log lies here
+            path = self._log.path.with_name(log_name(ending.rank))
+            ending = replace(ending, log=str(path), tail=tail_of(path))
         sentence = ending.sentence(self._world.size)
         self._log.note(sentence)
         is_own = ending.rank == self._world.rank
-        is_told = ending.code == MISTAKE or (is_own and self._has_told)
-        if not is_told and (is_own or (self._world.is_main and ending.host != self._host)):
+        if ending.code != MISTAKE and (not self._has_told if is_own else self._tells_of(ending)):
             with contextlib.suppress(OSError):
                 print(f"refiner-ds train: {sentence}", file=sys.stderr, flush=True)
         return ending.code if is_own or ending.code == MISTAKE else 1
+
+    def _tells_of(self, ending: Ending) -> bool:
+        """Whether it is this warden that tells the end of another rank on the console."""
+        if ending.is_untold and ending.rank == 0:  # each node's first that is left
+            return self._world.rank == next(rank for rank in self._world.ranks_of_node if rank != 0)
+        return self._world.is_main and (ending.is_untold or ending.host != self._host)
 
     def _take_output(self, seconds: float) -> None:
         """Passes on what the rank says, waiting so long for it to say something."""

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -12,10 +11,8 @@ import torch
 from torch.distributed.rendezvous import rendezvous
 
 from refiner_ds.errors import Failure, UserError
+from refiner_ds.supervise.ending import LOST_PEER
 from refiner_ds.world import World
-
-LOST_PEER = re.compile(r"[Cc]onnection (closed|reset)|Broken pipe|Timed out|timed out|connectFullMesh|NCCL|gloo")
-"""What gloo and NCCL say when another rank is gone; torch has no type for gloo's errors."""
 
 MISTAKE_LIMIT = timedelta(minutes=1)
 """How long a rank waits to tell the others of a mistake: they may see none, and wait for it."""
@@ -26,7 +23,7 @@ class SharedMistake(UserError):
 
 
 def is_loss_of_peer(error: BaseException) -> bool:
-    """True for what a rank fails with because another one is gone."""
+    """True for what a rank fails with because another one is gone; torch has no type for gloo's errors."""
     is_raised_by_torch = isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
     return is_raised_by_torch and bool(LOST_PEER.search(str(error)))
 

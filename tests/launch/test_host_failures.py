@@ -16,18 +16,19 @@ SILENT_WITHIN_SECONDS = 60  # with a timeout of 30
 
 
 class Job:
-    """A run over both hosts: by pdsh from hosta, or by torchrun.sh on each of them."""
+    """A run over both hosts: by pdsh from hosta or from hostb, where rank 0 is then, or by torchrun.sh on each."""
 
     def __init__(self, hosts: Hosts, kind: str, folder: Path, flags: dict[str, object]) -> None:
         self.kind, self.folder, self._hosts, self._said = kind, folder / "run", hosts, ""
         folder.mkdir(exist_ok=True)
-        (folder / "hostfile").write_text("hosta slots=1\nhostb slots=1\n")
+        nodes = [hosts.b, hosts.a] if kind == "pdsh from hostb" else [hosts.a, hosts.b]
+        (folder / "hostfile").write_text("".join(f"{node.name} slots=1\n" for node in nodes))
         given = {**flags, "--output_dir": self.folder, "--master_port": free_port()}
-        if kind == "pdsh":
-            script, where = "deepspeed_multinode.sh", [hosts.a]
+        if kind.startswith("pdsh"):
+            script, where = "deepspeed_multinode.sh", nodes[:1]
             given |= {"--hostfile": folder / "hostfile"}
         else:
-            script, where = "torchrun.sh", [hosts.a, hosts.b]
+            script, where = "torchrun.sh", nodes
             given |= {"--nnodes": 2, "--master_addr": "10.77.0.1"}
         self.scripts = []
         for number, host in enumerate(where):
@@ -143,15 +144,19 @@ def test_a_cable_that_comes_out_ends_both_hosts(hosts, jobs):
         assert 0 not in [script.returncode for script in job.scripts]
         told = job.outputs()
         assert "rank 1 of 2 on hostb has not been heard of for 30 s" in told
-        assert f"{job.folder}/logs/rank-00001.log" in told
+        assert f"{job.folder}/logs/rank-00001.log and ends with:" in told
 
 
-def test_a_host_whose_power_goes_ends_the_other(hosts, jobs):
-    (job,) = jobs("pdsh", max_train_steps=100_000, timeout_minutes=0.2)
-    hosts.power_off(hosts.b)
+def test_a_host_whose_power_goes_ends_the_other_which_tells_it(hosts, jobs):
+    by_pdsh, by_torchrun = jobs("pdsh from hostb", "torchrun", max_train_steps=100_000, timeout_minutes=0.5)
+    hosts.power_off(hosts.a)
     try:
-        job.ends(SILENT_WITHIN_SECONDS)
+        for job in (by_pdsh, by_torchrun):
+            job.ends(SILENT_WITHIN_SECONDS)
     finally:
-        hosts.boot_again(hosts.b)
-    assert job.scripts[0].returncode != 0
-    assert "rank 1 of 2 on hostb has not been heard of for 12 s" in job.outputs()
+        hosts.boot_again(hosts.a)
+    for job, rank in ((by_pdsh, 1), (by_torchrun, 0)):
+        assert job.scripts[-1].returncode != 0
+        told = job.outputs()
+        assert f"rank {rank} of 2 on hosta has not been heard of for 30 s" in told, told[-3000:]
+        assert f"{job.folder}/logs/rank-0000{rank}.log and ends with:" in told

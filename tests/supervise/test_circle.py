@@ -7,7 +7,7 @@ import pytest
 
 from refiner_ds.supervise import circle
 from refiner_ds.supervise.circle import Alone, Hub, Member
-from refiner_ds.supervise.ending import Ending, first_cause, how_it_ended
+from refiner_ds.supervise.ending import Ending, first_cause, how_it_ended, is_abort_for_peer
 
 OWN = Ending(0, "hosta", "ended with exit code 1")
 LOST = Ending(1, "hostb", "ended with exit code 1", log="logs/rank-00001.log", tail=("Connection closed by peer",))
@@ -62,6 +62,7 @@ def test_a_warden_that_is_gone_without_a_word_ends_the_others(hub):
     members[0]._wire.close()
     found = endings(hub, members[1])
     assert [(end.rank, end.host, end.how) for end in found if end] == [(1, platform.node(), circle.GONE)] * 2
+    assert all(end.is_untold for end in found if end)
 
 
 def test_a_silent_host_is_named_by_who_still_speaks(hub, monkeypatch):
@@ -76,7 +77,7 @@ def test_a_silent_host_is_named_by_who_still_speaks(hub, monkeypatch):
     silent._wire.receive()  # what was sent before its host fell silent
     silent._heard -= 1.5
     (end,) = endings(silent)
-    assert end and end.rank == 0 and end.host == "hosta"
+    assert end and end.rank == 0 and end.host == "hosta" and end.is_untold
 
 
 def test_when_only_consequences_are_told_the_one_that_has_been_silent_is_named(hub, monkeypatch):
@@ -113,6 +114,28 @@ def test_a_warden_alone_knows_its_own_end():
     assert alone.turn() is None
     alone.report(OWN)
     assert alone.turn() == OWN
+
+
+WATCHDOG = (
+    "[Rank 3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE) ran for 600000 ms"
+)
+GPU_FAULT = (
+    "Process group watchdog thread terminated with exception: CUDA error: an illegal memory access (ProcessGroupNCCL)"
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "tail", "is_for_peer"),
+    [
+        (-6, (WATCHDOG, "terminate called after throwing an instance of 'c10::DistBackendError'"), True),
+        (-6, ("terminate called after throwing an instance of 'gloo::IoException'", "Connection closed by peer"), True),
+        (-6, (GPU_FAULT, "terminate called after throwing an instance of 'c10::DistBackendError'"), False),
+        (-6, ("malloc(): invalid size (unsorted)",), False),
+        (-11, (WATCHDOG,), False),
+    ],
+)
+def test_an_abort_for_a_rank_that_is_gone_is_a_consequence_and_any_other_is_not(code, tail, is_for_peer):
+    assert is_abort_for_peer(code, tail) == is_for_peer
 
 
 def test_signals_are_told_by_name():

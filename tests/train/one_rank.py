@@ -81,7 +81,9 @@ def tell(case: dict[str, Any], device: torch.device, folder: Path) -> dict[str, 
     other.restore(SavedState(folder / "half"))
     other.set_learning_rate(0.5)
     (group,) = other._optimizer.param_groups
+    zeros_group = whole._optimizer.dp_process_group._get_backend(device)
     return {
+        "zeros_timeout_seconds": zeros_group.options._timeout.total_seconds(),
         "losses": losses,
         "resumed": resumed,
         "weights_are_equal": all(torch.equal(one.whole(name), two.whole(name)) for name in one.shapes),

@@ -76,6 +76,12 @@ def test_it_learns_and_resumes_to_the_last_bit(told, name):
 
 
 @pytest.mark.slow
+def test_the_timeout_reaches_the_group_in_which_zero_reduces(told):
+    """Deepspeed would give it torch's default, which is half an hour."""
+    assert {case["zeros_timeout_seconds"] for case in told.values()} == {120}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_resumed_run_has_its_present_hyperparameters_and_rate(told, name):
     group = told[name]["group"]
