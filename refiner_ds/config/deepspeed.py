@@ -89,11 +89,8 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
         if zero.get(name, AUTO) == AUTO:
             zero[name] = BUCKET_ELEMENTS
     precision = _precision(config, flags.mixed_precision)
-    if precision == "fp16" and zero.get("offload_optimizer", {}).get("device", "none") != "none":
-        refuse(
-            "zero_optimization.offload_optimizer with fp16",
-            "after the first overflow DeepSpeed skips every update that follows; take bf16, or no offload",
-        )
+    if zero.get("offload_optimizer", {}).get("device", "none") != "none":
+        _refuse_skipping_with_offload(precision, flags.max_nonfinite_steps)
     stage = zero.get("stage", 0)
     if stage not in (1, 2):
         raise UserError(
@@ -116,6 +113,16 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
 
 def _accumulates_in_fp32(config: dict[str, Any]) -> bool:
     return config.get("data_types", {}).get("grad_accum_dtype") == "fp32"
+
+
+def _refuse_skipping_with_offload(precision: Precision, max_nonfinite_steps: int) -> None:
+    """DeepSpeed keeps the gradients of a skipped update on the host, where they spoil those that follow."""
+    offload, follows = "zero_optimization.offload_optimizer with", "DeepSpeed skips every update that follows;"
+    if precision == "fp16":
+        refuse(f"{offload} fp16", f"after the first overflow {follows} take bf16, or no offload")
+    if max_nonfinite_steps:
+        skipping = f"--max_nonfinite_steps {max_nonfinite_steps}"
+        refuse(f"{offload} {skipping}", f"after the first that is not finite {follows} leave the flag out")
 
 
 def _fill_clipping(config: dict[str, Any], flag: float | None) -> None:

@@ -265,3 +265,10 @@ def test_offload_in_fp16_is_refused_and_in_bf16_not():
     with pytest.raises(UserError, match=r"offload_optimizer with fp16 .* is refused: after the first overflow .*bf16"):
         resolve({**offload, "fp16": {"enabled": True}}, flags(), 1)
     assert resolve({**offload, "bf16": {"enabled": True}}, flags(), 1).precision == "bf16"
+
+
+def test_with_offload_no_update_may_be_skipped_as_all_that_follow_would_be():
+    config = {**BF16, "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
+    with pytest.raises(UserError, match=r"with --max_nonfinite_steps 2 .* is refused: .*; leave the flag out"):
+        resolve(config, flags(max_nonfinite_steps=2), 1)
+    assert resolve({**BF16, "zero_optimization": {"stage": 2}}, flags(max_nonfinite_steps=2), 1).stage == 2
