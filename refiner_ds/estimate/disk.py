@@ -7,20 +7,18 @@ AVERAGE_BYTES = 4
 ADAMW_BYTES = 8
 
 
-def checkpoint_bytes(
-    trained: int, has_average: bool = False, weight_bytes: int = 2, moment_bytes: int = ADAMW_BYTES
-) -> int:
+def checkpoint_bytes(trained: int, has_average: bool = False, moment_bytes: int = ADAMW_BYTES) -> int:
     """Bytes of a checkpoint, of all ranks together: it holds what is trained, and nothing of what is frozen.
 
-    The weights in the network's precision, their fp32 masters, the optimizer's state, and the moving average if one is
-    kept; sharding changes who writes them and not how much. Names and shapes, some kilobytes, are left out.
+    The fp32 masters, the optimizer's state, and the moving average if one is kept: the weights in the network's
+    precision are made of the masters. Sharding changes who writes them and not how much. Names and shapes, some
+    kilobytes, are left out. Of a shard it is what one rank copies to its host before it writes.
 
     Args:
         trained: number of trained weights; with low-rank updates only those and conv_in.
-        weight_bytes: of a weight in the network's precision.
         moment_bytes: of the optimizer's state for each weight.
     """
-    return trained * (weight_bytes + MASTER_BYTES + moment_bytes + (AVERAGE_BYTES if has_average else 0))
+    return trained * (MASTER_BYTES + moment_bytes + (AVERAGE_BYTES if has_average else 0))
 
 
 def checkpoints_to_come(limit: int | None, steps: int | None, interval: int) -> int | None:

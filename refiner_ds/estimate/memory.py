@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from refiner_ds.estimate.activations import MicroBatch
+from refiner_ds.estimate.disk import checkpoint_bytes
 from refiner_ds.estimate.parameters import Counts
 
+SNAPSHOT = "snapshot for checkpoints"
+"""What a save copies of a rank's shards before it is written; the memory stays for the next one, and is pinned where a
+GPU holds the shards."""
 GATHERED = 50_000_000
 """Weights that stage 3 gathers ahead of their use, DeepSpeed's stage3_prefetch_bucket_size. What it has gathered it
 keeps up to stage3_max_live_parameters, 1e9: here all of them, where that is not set lower."""
@@ -61,7 +65,7 @@ class Setup:
 @dataclass(frozen=True)
 class Bill:
     """Bytes of one rank by part: on its device always, and in the moments of a step, of which one is the worst; on
-    the host, where the optimizer is offloaded to it, and while the base is loaded.
+    the host, where the optimizer is offloaded to it, while the base is loaded, and from the first save on.
     """
 
     always: dict[str, int]
@@ -112,7 +116,10 @@ def bill(counts: Counts, setup: Setup, batch: MicroBatch) -> Bill:
         "optimizer moments": setup.moment_bytes * shard,
         "moving average": 4 * shard if setup.has_average else 0,
     }
-    host = {"base while it is loaded": 4 * (counts.loaded + weights)}
+    host = {
+        "base while it is loaded": 4 * (counts.loaded + weights),
+        SNAPSHOT: checkpoint_bytes(shard, setup.has_average, setup.moment_bytes),
+    }
     temporaries = setup.update_bytes * shard
     if setup.offloads:
         host |= state | {"fp32 gradients": 4 * shard, "copy of the shard": of * shard}

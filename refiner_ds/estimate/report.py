@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from refiner_ds.estimate.advice import USABLE
 from refiner_ds.estimate.findings import Column, Findings
-from refiner_ds.estimate.memory import Bill
+from refiner_ds.estimate.memory import SNAPSHOT, Bill
 from refiner_ds.estimate.time import Rate
 
 UNITS = (("GB", 1e9), ("MB", 1e6))
@@ -78,6 +78,7 @@ class Report:
             yield f"time: {found.hours:.1f} hours at {self._rate(found.rate)}; without checkpoints and validations"
         most = f"at most {disk.count} at once, {self._size(disk.most)} {self._unit}" if disk.most else "all are kept"
         yield f"checkpoints: {self._size(disk.one)} {self._unit} each, {most}"
+        yield f"saving: {self._snapshot()}"
         told = [
             f"{name} {self._size(one.reduced)} {self._unit} reduced, {self._size(one.gathered)} gathered, "
             f"{self._size(one.sent)} sent"
@@ -90,6 +91,11 @@ class Report:
             yield f"take {name} in {room}: {found.advice.reason}"
         else:
             yield "which ds_configs file to take: not known without a GPU here; give --gpu_memory, such as 80GB"
+
+    def _snapshot(self) -> str:
+        size = next(column.bill.host[SNAPSHOT] for column in self._found.columns if column.is_yours)
+        room = f"{self._size(size)} {self._unit} of its host's memory"
+        return f"from the first checkpoint on a rank takes {room}, pinned with a GPU, and trains while it is written"
 
     def _rate(self, rate: Rate) -> str:
         ranks = self._found.ranks

@@ -82,7 +82,7 @@ def find(options: Plan) -> Findings:
         is_checkpointed=options.gradient_checkpointing,
         columns=columns_of(counts, setup, batches[0]),
         run=run,
-        disk=Disk(checkpoint_bytes(counts.trained, options.use_ema, setup.weight_bytes, setup.moment_bytes), keeps),
+        disk=Disk(checkpoint_bytes(counts.trained, options.use_ema, setup.moment_bytes), keeps),
         exchange=exchange_of(counts, setup),
         rate=rate,
         memory=memory,

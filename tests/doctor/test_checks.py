@@ -106,7 +106,7 @@ def test_what_no_configuration_of_ours_compiles_is_never_red(facts, state):
 
 
 def test_a_checkpoint_is_counted_from_the_weights_and_one_more_than_the_limit_lies_on_the_disk():
-    assert checkpoint_bytes(1000, False) == 14_000 and checkpoint_bytes(1000, True) == 18_000
+    assert checkpoint_bytes(1000, False) == 12_000 and checkpoint_bytes(1000, True) == 16_000
     assert checkpoints_to_come(2, 10_000, 500) == 3 and checkpoints_to_come(9, 1_001, 500) == 3
     assert checkpoints_to_come(None, 1_001, 500) == 3 and checkpoints_to_come(None, 1_001, 0) == 1
     assert checkpoints_to_come(None, None, 500) is None
@@ -114,7 +114,7 @@ def test_a_checkpoint_is_counted_from_the_weights_and_one_more_than_the_limit_li
 
 @pytest.mark.parametrize(
     ("free", "count", "state"),
-    [(27, 2, "fail"), (28, 2, None), (13, None, "fail"), (100, None, "warn"), (140, None, None)],
+    [(23, 2, "fail"), (24, 2, None), (11, None, "fail"), (100, None, "warn"), (120, None, None)],
 )
 def test_free_disk_is_held_against_the_checkpoints_to_come(free, count, state):
     lines = needs.check_disk({"a": {"free_bytes": free}}, 1, False, count)

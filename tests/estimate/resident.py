@@ -1,4 +1,4 @@
-"""A rank that trains two steps by training's own functions, tells how much its resident set grew, and saves.
+"""A rank that trains two steps by training's own functions and saves, and tells how much its resident set grew by each.
 
 python -m tests.estimate.resident CONFIG JOBS, under a launcher. JOBS is JSON, for each job base, lora_rank, crop and
 out: OUT/RANK.json has the bytes, OUT/checkpoint-2 is what training saves. Only the first job's bytes are its own.
@@ -18,12 +18,15 @@ from typing import Any
 import torch
 
 from refiner_ds.batch import Batch
-from refiner_ds.checkpoint import store
+from refiner_ds.checkpoint.place import Place
+from refiner_ds.checkpoint.retention import Keep
+from refiner_ds.checkpoint.store import Saver
 from refiner_ds.config.deepspeed import read_json, resolve
 from refiner_ds.config.training import Train
 from refiner_ds.refiners.unclip.options import Adaptation, Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.train.engine import Engine, start_process_group
+from refiner_ds.train.meeting import gathered
 from refiner_ds.train.step import optimizer_step
 from refiner_ds.world import world_from
 
@@ -65,9 +68,13 @@ def train(config: Path, base: str, lora_rank: int | None, crop: int, out: Path) 
     positions = tuple(range(len(pictures)))
     batches = itertools.repeat(Batch(pictures, pictures, pictures, positions, ("",) * len(pictures)))
     for _ in range(STEPS):
-        optimizer_step(refiner, engine, batches, resolved.accumulation_steps, 1e-4, 0)
-    (out / f"{world.rank}.json").write_text(json.dumps(status("VmHWM") - before))
-    store.save(engine, world, out, STEPS, {}, None, print)
+        optimizer_step(refiner, engine, batches, resolved.accumulation_steps, 1e-4, 0, lambda: True)
+    stepping, before_saving = status("VmHWM") - before, status("VmRSS")
+    saver = Saver(out, Place(world.rank, tuple(range(world.size))), gathered, Keep(), {}, print)
+    saver.begin(STEPS, engine.snapshot, {})
+    assert saver.finish()
+    grown = {"stepping": stepping, "saving": status("VmRSS") - before_saving}
+    (out / f"{world.rank}.json").write_text(json.dumps(grown))
     engine.close()
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from refiner_ds.estimate.activations import MicroBatch
+from refiner_ds.estimate.disk import checkpoint_bytes
 from refiner_ds.estimate.findings import REFUSED, columns_of
-from refiner_ds.estimate.memory import Setup, bill, shard_of
+from refiner_ds.estimate.memory import SNAPSHOT, Setup, bill, shard_of
 from refiner_ds.estimate.parameters import Counts
 from refiner_ds.estimate.traffic import traffic
 
@@ -91,6 +92,21 @@ def test_the_total_is_the_worst_moment():
     assert small.total == small.moments["encoding"]
     last = bill(FULL, setup(1, 64, update_bytes=800), MicroBatch(64, 10**6, 10**5, 10**6))
     assert last.total == last.moments["update"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "ranks", "precision", "has_average"),
+    list(itertools.product((1, 2), RANKS, ("bf16", "fp16", "no"), (False, True))),
+)
+def test_all_ranks_together_copy_a_checkpoint_to_their_hosts(stage, ranks, precision, has_average):
+    of = setup(stage, ranks, precision, has_average=has_average)
+    each, written = bill(FULL, of, BATCH).host[SNAPSHOT], checkpoint_bytes(FULL.trained, has_average)
+    assert written == (16 if has_average else 12) * FULL.trained
+    assert written <= ranks * each < written + 16 * 2 * ranks
+    offloaded = bill(FULL, replace(of, offloads=True), BATCH).host
+    assert offloaded[SNAPSHOT] == each and offloaded["fp32 masters"] > 0, (
+        "beside the optimizer, which goes on meanwhile"
+    )
 
 
 def test_lora_is_counted_by_what_it_trains():

@@ -103,6 +103,8 @@ def test_the_table_says_what_is_refused_and_what_to_take(capsys, tmp_path):
         "7,172,900 weights trained", "global batch 1280 = micro-batch 1 x accumulation 20 x 64 ranks", "ZeRO-0*",
         "ZeRO-3*", "* ZeRO-0: refused by training", "yours: ZeRO-2", "= forth and back", "64x64", "12,800 pairs",
         "pairs/s and rank", "ZeRO-2 286.92 MB reduced", "take ds_configs/zero1_bf16.json in 90% of",
+        "checkpoints: 86.07 MB each, at most 1 at once", "a rank takes 1.34 MB of its host's memory, pinned with a GPU",
+        "host: snapshot for checkpoints",
     ):  # fmt: skip
         assert words in told, words
     assert json.loads((tmp_path / "new" / "plan.json").read_text())["ranks"] == 64

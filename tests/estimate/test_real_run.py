@@ -15,7 +15,7 @@ from refiner_ds.config.deepspeed import read_json, resolve
 from refiner_ds.config.training import Train
 from refiner_ds.estimate.activations import measure
 from refiner_ds.estimate.disk import checkpoint_bytes
-from refiner_ds.estimate.memory import Bill, bill
+from refiner_ds.estimate.memory import SNAPSHOT, Bill, bill
 from refiner_ds.estimate.parameters import Counts, count
 from refiner_ds.estimate.setup import setup_of
 from refiner_ds.refiners.unclip.base import TINY, make_parts, save_base
@@ -30,7 +30,8 @@ MIDDLE = replace(TINY, unet_channels=(128, 256, 384, 384), heads=(4, 8, 12, 12),
 CROP = 192
 BOUND = 0.15
 """Share by which the resident set may differ. What was seen: 5 to 12 % more than counted with two ranks or one, in bf16
-at stages 1 and 2, and 1 % less in fp32. What the rest is was not found out: likely gloo's copies and oneDNN's."""
+at stages 1 and 2, and 1 % less in fp32; what a save adds, within 0.2 %. What the rest is was not found out: likely
+gloo's copies and oneDNN's."""
 
 
 def trained(config: Path, jobs: list[dict[str, object]]) -> None:
@@ -48,7 +49,7 @@ def trained(config: Path, jobs: list[dict[str, object]]) -> None:
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate(timeout=400)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -86,9 +87,10 @@ def test_two_ranks_take_the_memory_and_the_disk_that_plan_counts(tiny_base, tmp_
 
     for rank in range(2):
         grown = json.loads((whole / f"{rank}.json").read_text())
-        error = grown / told.total - 1
-        print(f"rank {rank}: {grown / 1e6:.0f} MB where plan counts {told.total / 1e6:.0f} MB: {error:+.1%}")
-        assert abs(error) < BOUND
+        for what, counted in (("stepping", told.total), ("saving", told.host[SNAPSHOT])):
+            error = grown[what] / counted - 1
+            print(f"rank {rank}, {what}: {grown[what] / 1e6:.0f} MB, counted {counted / 1e6:.0f} MB: {error:+.1%}")
+            assert abs(error) < BOUND
     assert told.total == told.moments["backward"] and told.backward["activations"] > 0.25 * told.total
     assert bytes_in(whole / "checkpoint-2") == pytest.approx(checkpoint_bytes(counts.trained, True), rel=0.01)
     few = count(outline_of_base(str(tiny_base), None, None, Adaptation(lora_rank=32)))
