@@ -36,6 +36,15 @@ def require_free(out: Path, why: str) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"output folder {out} is not empty, and {why}; name another folder.")
+    require_replaceable(out)
+
+
+def require_replaceable(out: Path) -> None:
+    """Refuses a folder whose name cannot be given to another one.
+
+    Raises:
+        UserError: it is the working folder, or cannot be made.
+    """
     if out.exists() and out.samefile(Path.cwd()):
         raise UserError(
             f"output folder {out} is the working folder, which would be replaced under your feet; name another."
@@ -44,21 +53,45 @@ def require_free(out: Path, why: str) -> None:
 
 
 @contextmanager
-def made_whole(out: Path) -> Iterator[Path]:
+def made_whole(out: Path, replaces: bool = False) -> Iterator[Path]:
     """Yields the path of a scratch folder beside `out`, which takes its place once the block has ended well.
 
     Whatever ends the block otherwise takes the scratch folder away; that of a killed process goes at the next attempt.
+
+    Args:
+        replaces: `out` may hold something, which stays until what takes its place is on the disk; see `restore_name`
+            for a process that is killed between the two renames.
     """
     out = out.resolve()
+    old = _replaced(out)
     scratch = _scratch_beside(out)
     scratch.mkdir(parents=True)
     try:
         yield scratch
-        if out.exists():
+        if replaces and out.exists():
+            for path in (*scratch.rglob("*"), scratch):
+                sync(path)
+            shutil.rmtree(old, ignore_errors=True)
+            out.rename(old)
+        elif out.exists():
             out.rmdir()
         scratch.rename(out)
+        if replaces:
+            shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def restore_name(out: Path) -> None:
+    """Gives a folder its name back that was being replaced when the process ended between taking and giving it."""
+    out = out.resolve()
+    if _replaced(out).exists() and not out.exists():
+        _replaced(out).rename(out)
+
+
+def _replaced(out: Path) -> Path:
+    """Where a folder lies for the moment between losing its name and being deleted."""
+    return out.with_name(f".{out.name}.replaced")
 
 
 @contextmanager

@@ -80,6 +80,11 @@ def check_limits(flags: Train) -> None:
                 f"--{name} {getattr(flags, name)} would have no effect, as all checkpoints are kept without a limit; "
                 "add --checkpoints_total_limit, or leave it out."
             )
+    if flags.export_best and not flags.validation_epochs:
+        raise UserError(
+            "--export_best would have no effect, as --validation_epochs 0 makes no validations that tell the best; "
+            "give more, or leave it out."
+        )
     if flags.ema_decay is not None and not flags.use_ema:
         raise UserError(
             f"--ema_decay {flags.ema_decay} would have no effect, as no average is kept; add --use_ema or leave it out."

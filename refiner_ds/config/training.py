@@ -80,7 +80,7 @@ class Train:
     trainable: Literal["all", "attention"] = "all"
     """Layers that are trained, beside conv_in, which always is."""
     lora_rank: int | None = None
-    """Train these layers through low-rank updates of this rank instead of in full; the export has them merged."""
+    """Train these layers through low-rank updates of this rank instead of in full; an export merges them or not."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, about a third more time."""
     shuffle_window_shards: int | None = None
@@ -111,6 +111,9 @@ class Train:
     one."""
     best_metric: Literal["psnr", "ssim"] = "psnr"
     """What tells the best: of the held-out split's repaired pictures."""
+    export_best: bool = False
+    """Export the checkpoint of each validation that is the best so far into OUTPUT_DIR/best, in the background; saves
+    one for it."""
     keep_every: int = 0
     """Keep those of every so many optimizer steps for ever."""
     save_before_end: int | None = None

@@ -125,14 +125,22 @@ class Index:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a checkpoint as a diffusers pipeline folder in safetensors."""
+    """Write a checkpoint as a diffusers pipeline in safetensors, or its low-rank updates alone; needs no GPU."""
 
     checkpoint: Annotated[Positional[Path], arg(metavar="CHECKPOINT")]
-    """A checkpoint-STEP folder, or a run's output folder for its newest complete checkpoint."""
+    """A checkpoint-STEP folder, a run's output folder for its newest whole checkpoint, or an exported adapter, which is
+    merged into its base."""
     out: Out
-    """Folder to write the pipeline into; must not exist or be empty."""
+    """Folder to write into; must not exist or be empty unless an earlier export in it is to be replaced."""
     weights: Literal["auto", "ema", "trained"] = "auto"
     """ema: the moving average of the weights; trained: the weights themselves; auto: the average if there is one."""
+    dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Precision of all weights in the folder; whoever loads it may choose another one still."""
+    lora: Literal["merged", "adapter"] = "merged"
+    """Of low-rank updates. merged: a pipeline like any other; adapter: only what was trained, in a small folder
+    that names its base."""
+    replace: bool = False
+    """Take the place of an earlier export in OUT, once the new one is whole."""
     pretrained_model_name_or_path: str | None = None
     """Where the base of the run is now, if it has moved: a folder, or a hub id."""
     revision: str | None = None
@@ -162,7 +170,7 @@ class Repair:
     """Repair a picture, a folder of them or a manifest with an exported refiner; skips what is done."""
 
     model: Path
-    """Folder that export wrote."""
+    """Folder that export wrote, a pipeline or an adapter."""
     output: Path
     """Folder for the repaired pictures; they keep the renders' names, below the folder that all renders share, and end
     in .png. For one render also the picture to write: .png, .jpg or .webp."""
@@ -193,7 +201,7 @@ class Evaluate:
     """Compare render and repaired against gt: metrics.json and a report with pictures."""
 
     model: Path
-    """Folder that export wrote."""
+    """Folder that export wrote, a pipeline or an adapter."""
     output: Path
     """Folder for report.html, metrics.json and pictures.png."""
     manifest: Path | None = None

@@ -1,6 +1,6 @@
 """What training, validation and export know of a refiner: the one door to a family."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,5 +75,8 @@ class Refiner(Protocol):
     def repair(self, render: Tensor, references: Tensor, seeds: list[int], sampling: Sampling) -> Tensor:
         """Renders (B, 3, H, W) and R references of each (B, R, 3, H, W), uint8 of any size, to (B, 3, H, W) uint8."""
 
-    def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
-        """Writes a folder that the family's constructor loads; `weights` replace the network's own."""
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Copies weights over those of the network of their names, one at a time, as they come."""
+
+    def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Writes a folder that the family's constructor loads, all weights in one precision."""

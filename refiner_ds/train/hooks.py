@@ -18,6 +18,7 @@ from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.tracking.journal import Journal, read_metrics
 from refiner_ds.train.about import settings_of
+from refiner_ds.train.best_export import SECONDS, BestExport
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine
 from refiner_ds.train.guard import Guard
@@ -65,6 +66,10 @@ class RunHooks:
         self._guard = Guard(
             refiner, engine, stream, place, side.gathered, flags.output_dir, facts, flags.max_nonfinite_steps, count
         )
+        self._exports: BestExport | None = None
+        if flags.export_best and journal:  # rank 0 alone exports
+            self._exports = BestExport(flags.output_dir, self.saver.in_use, console.say)
+            self._exports.catch_up(best_of(self._figures, self._figures, 1, largest_is_best=True))
         self._stall = 0.0
         self._facts = {
             **plan.identity,
@@ -83,6 +88,8 @@ class RunHooks:
         stops, all_have_written = self._side.beat(bool(self._stopping.cause), has_written)
         if all_have_written:
             self._finish()
+        if self._exports:
+            self._exports.poll(self.saver.is_pending)
         return not stops
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -157,7 +164,10 @@ class RunHooks:
             if self._journal:
                 self._journal.picture(done, str(picture.relative_to(flags.output_dir)))
         self._figures[done] = metrics[self._metric]
-        if done in best_of(self._figures, self._figures, flags.keep_best, largest_is_best=True):
+        best = best_of(self._figures, self._figures, max(flags.keep_best, flags.export_best), largest_is_best=True)
+        if self._exports and best[:1] == [done]:
+            self._exports.want(done)
+        if done in best:
             self.save(done)
 
     def validate_what_was_missed(self) -> None:
@@ -183,6 +193,13 @@ class RunHooks:
             )
         self.saver.tidy()
         self.saver.close()
+
+    def finish_exports(self, is_finished: bool) -> None:
+        """Waits for the export of the best checkpoint, though not where the run was asked to stop."""
+        if self._exports:
+            self._exports.finish(SECONDS if is_finished else 0.0)
+            self.saver.tidy()
+            self.saver.close()
 
     def _finish(self) -> bool:
         """Commits what is on its way, if anything is; true unless that failed."""

@@ -26,6 +26,7 @@ from refiner_ds.supervise.link import Link
 from refiner_ds.tracking.journal import Journal
 from refiner_ds.tracking.start import LOG, start_shipper
 from refiner_ds.train.about import common_settings, say_header, settings_of
+from refiner_ds.train.best_export import require_shared
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine, allow_tf32, start_process_group
 from refiner_ds.train.folder import write_finished, write_preempted, write_settings
@@ -99,6 +100,8 @@ def _run(flags: Train, world: World, link: Link) -> int:
     lock = Lock(flags.output_dir, note) if world.is_main else None
     link.keep_log(flags.output_dir)
     place = find_place(flags.output_dir, world, side.gathered)
+    if flags.export_best:
+        require_shared(place, world)
     plan = _continued(plan, place, side)
     refiner = UnclipRefiner(flags.pretrained_model_name_or_path, flags.revision, flags.variant, plan.adaptation)
     sampling = refiner.sampling(flags.validation_steps, flags.validation_guidance_scale)
@@ -215,6 +218,7 @@ def _train(
     side.close()
     engine.barrier()
     engine.close()
+    hooks.finish_exports(is_finished)
     if shipper:
         _wait_for(shipper, flags.output_dir, console)
     return 0 if is_finished else PREEMPTED

@@ -7,7 +7,7 @@ import torch
 from refiner_ds.config.verbs import Evaluate, Repair
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.protocol import Refiner, Sampling
-from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.refiners.unclip.adapter import open_refiner
 from refiner_ds.world import World
 
 
@@ -53,7 +53,7 @@ def load_refiner(options: Repair | Evaluate, device: torch.device) -> tuple[Refi
     Raises:
         UserError: the model is none, or cannot be sampled so.
     """
-    refiner = UnclipRefiner(str(options.model))
+    refiner = open_refiner(str(options.model))
     if options.scheduler is not None:
         refiner.use_scheduler(options.scheduler)
     sampling = refiner.sampling(options.num_inference_steps, options.guidance_scale, options.tile_size)

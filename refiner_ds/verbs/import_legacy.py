@@ -13,8 +13,9 @@ def run(options: ImportLegacy) -> None:
     base = options.pretrained_model_name_or_path
     refiner = UnclipRefiner(base, options.revision, options.variant)
     require_same_network(options.legacy, weights, base, refiner.network)
+    refiner.load_weights(weights.items())
     with made_whole(options.out) as scratch:
-        refiner.save(scratch, weights)
+        refiner.save(scratch)
     print(
         f"refiner in {options.out}: repair with --model {options.out}, or train it further with "
         f"--pretrained_model_name_or_path {options.out}"

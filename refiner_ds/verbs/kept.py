@@ -24,18 +24,22 @@ INPUTS = "refiner_ds:inputs"
 _OF_A_MODEL = {".json", ".txt", ".safetensors", ".bin"}
 
 
-def digest_of_model(folder: Path) -> str:
-    """The same for equal files wherever they lie; another one if any weight differs.
+def digest_of_model(*folders: Path) -> str:
+    """The same for equal files wherever they lie; another one if any weight differs. An adapter lies in two folders.
 
     Every byte counts, 4 s for the UNet of SD 2.1: samples of the files would do for full training, but merged low-rank
     updates leave all of them but the attention's weights as they were.
     """
-    files = sorted([*folder.glob("*/*"), folder / "model_index.json"])
-    files = [file for file in files if file.suffix in _OF_A_MODEL and file.is_file()]
+    files = {file: file.relative_to(folder).as_posix() for folder in folders for file in _files_of(folder)}
     with ThreadPoolExecutor() as threads:  # hashing and reading let other threads run
         digests = list(threads.map(_digest_of_file, files))
-    names = [file.relative_to(folder).as_posix() for file in files]
+    names = list(files.values())
     return hashlib.blake2b(json.dumps([names, digests]).encode(), digest_size=16).hexdigest()
+
+
+def _files_of(folder: Path) -> list[Path]:
+    files = sorted([*folder.glob("*/*"), *folder.glob("*.safetensors"), folder / "model_index.json"])
+    return [file for file in files if file.suffix in _OF_A_MODEL and file.is_file()]
 
 
 @dataclass(frozen=True)

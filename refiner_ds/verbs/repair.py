@@ -13,7 +13,7 @@ from refiner_ds.config.verbs import Repair
 from refiner_ds.errors import UserError
 from refiner_ds.folders import file_made_whole
 from refiner_ds.refiners.protocol import Sampling
-from refiner_ds.refiners.unclip.hub import folder_of
+from refiner_ds.refiners.unclip.adapter import folders_of
 from refiner_ds.verbs.device import device_of, load_refiner
 from refiner_ds.verbs.jobs import Job, work_of
 from refiner_ds.verbs.kept import Kept, digest_of_model, is_done
@@ -72,7 +72,7 @@ def _done(jobs: Sequence[Job], tell: Callable[[str, int, int], None]) -> set[Pat
 
 def _made_by(options: Repair, sampling: Sampling) -> dict[str, Any]:
     """What decides the pictures, beside the files that each is made of."""
-    model = digest_of_model(folder_of(str(options.model), None, None))
+    model = digest_of_model(*folders_of(str(options.model)))
     return {"model": model, **asdict(sampling), "scheduler": options.scheduler, "seed": options.seed}
 
 

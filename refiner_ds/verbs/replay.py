@@ -63,7 +63,7 @@ def _checkpoint(options: Replay, completed: int) -> Checkpoint:
 
 def _as_trained(checkpoint: Checkpoint, options: Replay, device: torch.device, dtype: torch.dtype) -> UnclipRefiner:
     """The refiner of a checkpoint, ready for the forward and backward pass of training by the run's own recipe."""
-    refiner, saved = base_of(checkpoint, options), SavedState(checkpoint.path)
+    (refiner, _), saved = base_of(checkpoint, options), SavedState(checkpoint.path)
     weights = {name: saved.whole(name) for name in saved.shapes}
     if broken := first_not_finite(weights):
         print(f"the weights themselves are not finite: {broken}")

@@ -83,7 +83,9 @@ def test_a_saved_low_rank_refiner_differs_from_its_base_where_it_was_trained_alo
     trained = _refiner(tiny_base, trainable="attention", lora_rank=2)
     _one_step(trained, batch)
     weights = {name: p.detach() for name, p in trained.network.named_parameters() if p.requires_grad}
-    _refiner(tiny_base, trainable="attention", lora_rank=2).save(tmp_path / "out", weights)
+    again = _refiner(tiny_base, trainable="attention", lora_rank=2)
+    again.load_weights(weights.items())
+    again.save(tmp_path / "out")
     saved, base = UnclipRefiner(str(tmp_path / "out")), UnclipRefiner(str(tiny_base))
     torch.testing.assert_close(_loss_of(saved, batch), _loss(trained, batch), rtol=1e-5, atol=1e-6)
     for (name, one), (_, other) in zip(saved.network.named_parameters(), base.network.named_parameters(), strict=True):

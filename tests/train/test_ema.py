@@ -9,12 +9,14 @@ import time
 
 import pytest
 import torch
-from refiner_ds.checkpoint.export import has_average, read_averaged_weights, read_master_weights
 
+from refiner_ds.checkpoint.snapshot import AVERAGE
+from refiner_ds.checkpoint.state import SavedState
 from refiner_ds.cli import main
 from refiner_ds.data.index import read_index
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.train.ema import SWAPPED_AT_ONCE, Ema
+from tests.checkpoints import weights_in
 from tests.train.launch import REPO, losses, start, torchrun
 
 
@@ -75,14 +77,14 @@ def _expected(base, run, steps):
     """The average, followed by hand over the masters of every checkpoint."""
     average = {name: value.detach().clone() for name, value in UnclipRefiner(str(base)).network.named_parameters()}
     for n in range(steps):
-        for name, weights in read_master_weights(run / f"checkpoint-{n + 1}").items():
+        for name, weights in weights_in(run / f"checkpoint-{n + 1}").items():
             average[name].lerp_(weights, 1 - (1 + n) / (10 + n))
     return average
 
 
 @pytest.mark.slow
 def test_the_average_follows_the_masters_of_all_ranks(whole, tiny_base):
-    found = read_averaged_weights(whole / "checkpoint-4")
+    found = weights_in(whole / "checkpoint-4", AVERAGE)
     for name, expected in _expected(tiny_base, whole, 4).items():
         torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
 
@@ -90,7 +92,7 @@ def test_the_average_follows_the_masters_of_all_ranks(whole, tiny_base):
 @pytest.mark.slow
 def test_under_zero_1_as_well(flags, tiny_base, tmp_path):
     run = _run(flags, tmp_path / "run", "zero1_bf16.json", 2)
-    found = read_averaged_weights(run / "checkpoint-2")
+    found = weights_in(run / "checkpoint-2", AVERAGE)
     for name, expected in _expected(tiny_base, run, 2).items():
         torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
 
@@ -99,13 +101,13 @@ def test_under_zero_1_as_well(flags, tiny_base, tmp_path):
 def test_it_is_restored_and_an_average_does_not_touch_training(whole, flags, tmp_path):
     run = _run(flags, tmp_path / "run", "zero2_bf16.json", 2)
     _run(flags, run, "zero2_bf16.json", 4)
-    for name, expected in read_averaged_weights(whole / "checkpoint-4").items():
-        assert torch.equal(read_averaged_weights(run / "checkpoint-4")[name], expected), name
+    for name, expected in weights_in(whole / "checkpoint-4", AVERAGE).items():
+        assert torch.equal(weights_in(run / "checkpoint-4", AVERAGE)[name], expected), name
     plain = {name: value for name, value in flags.items() if name != "--use_ema"}
     without = _run(plain, tmp_path / "plain", "zero2_bf16.json", 4)
     assert losses(without) == losses(run) == losses(whole)
     assert _validation(without) != _validation(whole)
-    assert not has_average(without / "checkpoint-4")
+    assert not SavedState(without / "checkpoint-4").has_average
 
 
 def _validation(run):
@@ -115,7 +117,7 @@ def _validation(run):
 
 @pytest.mark.slow
 def test_the_export_takes_it_unless_told_otherwise(whole, tmp_path):
-    averaged, masters = read_averaged_weights(whole / "checkpoint-4"), read_master_weights(whole / "checkpoint-4")
+    averaged, masters = weights_in(whole / "checkpoint-4", AVERAGE), weights_in(whole / "checkpoint-4")
     for choice, expected in (("auto", averaged), ("ema", averaged), ("trained", masters)):
         assert main(["export", str(whole), str(tmp_path / choice), "--weights", choice]) == 0
         saved = UnclipRefiner(str(tmp_path / choice)).network.state_dict()

@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
-from refiner_ds.checkpoint.export import read_master_weights
 
 from refiner_ds.cli import main
 from refiner_ds.data.index import read_index
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from tests.checkpoints import weights_in
 from tests.train.launch import REPO, accelerate, deepspeed, free_port, kill_once, losses, srun, start, torchrun
 
 pytestmark = pytest.mark.slow
@@ -79,8 +79,8 @@ def test_every_step_has_its_metrics_and_the_validation_its_pictures(whole):
 
 def test_the_optimizer_is_sharded_over_the_ranks(whole):
     folder, _ = whole
-    sizes = [path.stat().st_size for path in sorted((folder / "checkpoint-8").glob("*zero_pp_rank_*optim_states.pt"))]
-    numbers = sum(weight.numel() for weight in read_master_weights(folder / "checkpoint-8").values())
+    sizes = [path.stat().st_size for path in sorted((folder / "checkpoint-8").glob("rank-*.safetensors"))]
+    numbers = sum(weight.numel() for weight in weights_in(folder / "checkpoint-8").values())
     assert len(sizes) == 2
     for size in sizes:  # fp32 weights and two moments, half of each
         assert size == pytest.approx(numbers * 12 / 2, rel=0.05)
@@ -156,10 +156,6 @@ def test_the_other_configurations_compute_the_same(whole, flags, tmp_path, name)
     assert done.returncode == 0, done.stdout[-3000:]
     expected = losses(whole[0])
     assert losses(tmp_path / "run") == pytest.approx({step: expected[step] for step in (1, 2, 3)}, rel=2e-2)
-    masters = read_master_weights(tmp_path / "run" / "checkpoint-3")
-    state = torch.load(tmp_path / "run" / "checkpoint-3" / "mp_rank_00_model_states.pt", weights_only=False)
-    for parameter, weight in state["module"].items():  # what was trained with is the masters, rounded
-        assert torch.equal(masters[parameter].to(weight.dtype), weight), parameter
 
 
 def test_fp16_learns_with_its_scaled_loss(flags, tmp_path):
@@ -186,7 +182,7 @@ def test_the_export_is_a_true_pipeline_that_repairs_and_is_evaluated(whole, shar
     assert main(["export", str(folder), str(model)]) == 0
     pipeline = DiffusionPipeline.from_pretrained(model, trust_remote_code=True)
     assert pipeline.unet.config.in_channels == 8
-    masters = read_master_weights(folder / "checkpoint-8")
+    masters = weights_in(folder / "checkpoint-8")
     for name, weight in pipeline.unet.state_dict().items():
         assert torch.equal(weight, masters[name]), name
     assert not list(model.rglob("*.bin"))

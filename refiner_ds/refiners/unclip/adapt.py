@@ -1,8 +1,11 @@
 """Which weights of the network are trained: all, attention alone, in full or through low-rank updates."""
 
+from pathlib import Path
+
 import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
+from safetensors.torch import save_file
 from torch import nn
 
 from refiner_ds.chance import key_of
@@ -12,6 +15,11 @@ from refiner_ds.refiners.unclip.parts import Parts
 from refiner_ds.refiners.unclip.portable.samplers import make_sampler
 
 ADAPTER = "refiner"
+"""What the library calls our low-rank updates, in the names of their weights too."""
+LOW_RANK = "pytorch_lora_weights.safetensors"
+"""The updates by themselves; diffusers reads them by `unet.load_lora_adapter(folder, weight_name=..., prefix=None)`."""
+IN_FULL = "conv_in.safetensors"
+"""Beside them the one layer that is trained in full, by its names in the UNet: it replaces the base's."""
 
 
 def adapt(parts: Parts, options: Adaptation) -> None:
@@ -46,6 +54,13 @@ def merge(unet: UNet2DConditionModel) -> None:
     if getattr(unet, "peft_config", None):
         unet.fuse_lora()
         unet.unload_lora()
+
+
+def write_adapter(unet: UNet2DConditionModel, folder: Path) -> None:
+    """Writes what was trained of a network with low-rank updates, in the precision that it has."""
+    unet.save_lora_adapter(folder, adapter_name=ADAPTER)
+    weights = {f"conv_in.{name}": weight.contiguous() for name, weight in unet.conv_in.state_dict().items()}
+    save_file(weights, folder / IN_FULL, metadata={"format": "pt"})
 
 
 def _layers(unet: UNet2DConditionModel, trainable: str) -> list[str]:

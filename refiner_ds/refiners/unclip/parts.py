@@ -15,6 +15,7 @@ from refiner_ds.errors import UserError
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.hub import INDEX, folder_of
 from refiner_ds.refiners.unclip.portable.unclip_refiner_pipeline import FORMAT
+from refiner_ds.refiners.unclip.precision import cast_network
 from refiner_ds.refiners.unclip.weights import NETWORKS, load_network, told
 
 NAMES = (
@@ -56,13 +57,17 @@ class Parts:
         self.image_normalizer.requires_grad_(False).to(device, torch.float32)
 
 
-def load_parts(base: str, revision: str | None = None, variant: str | None = None) -> Parts:
+def load_parts(
+    base: str, revision: str | None = None, variant: str | None = None, frozen_dtype: torch.dtype = torch.float32
+) -> Parts:
     """Loads a base or refiner checkpoint in fp32 on the CPU, whatever the precision of its files.
 
     Args:
         base: a local folder, or a hub id, of which only what is needed is downloaded.
         revision: branch, tag or commit of a hub id.
         variant: take the weights of this variant, such as fp16, for every part.
+        frozen_dtype: precision of what is not trained; each part takes it once it is loaded, and the UNet, which does
+            not, comes last, so that no more than one part is there in both.
 
     Raises:
         UserError: no such model or revision, no unCLIP checkpoint, one that a newer refiner_ds has made, or a part that
@@ -73,7 +78,11 @@ def load_parts(base: str, revision: str | None = None, variant: str | None = Non
     _require_unclip(base, folder, index)
     sampling = _read_sampling(base, index)
     _require_fit(base, folder)
-    networks = {name: load_network(base, folder, name, variant) for name in NETWORKS}
+    networks = {}
+    for name in sorted(NETWORKS, key="unet".__eq__):
+        networks[name] = load_network(base, folder, name, variant)
+        if name != "unet":
+            cast_network(networks[name], name, frozen_dtype)
     with told(base, "feature_extractor"):
         feature_extractor = CLIPImageProcessor.from_pretrained(folder, subfolder="feature_extractor")
     return Parts(

@@ -1,6 +1,6 @@
 """The unCLIP refiner as training meets it: encode, loss, repair, save. Wires the rooms beside it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from refiner_ds.batch import Batch
 from refiner_ds.chance import key_of
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.protocol import Sampling
-from refiner_ds.refiners.unclip.adapt import adapt, merge
+from refiner_ds.refiners.unclip.adapt import adapt, merge, write_adapter
 from refiner_ds.refiners.unclip.encode import Features, features_of
 from refiner_ds.refiners.unclip.objective import CONDITIONS, Objective, draw, draw_few
 from refiner_ds.refiners.unclip.options import Adaptation, Recipe
 from refiner_ds.refiners.unclip.parts import Parts, load_parts
 from refiner_ds.refiners.unclip.portable.unclip_refiner_pipeline import UnclipRefinerPipeline
-from refiner_ds.refiners.unclip.weights import fingerprint
+from refiner_ds.refiners.unclip.precision import cast, cast_network
+from refiner_ds.refiners.unclip.weights import NETWORKS, fingerprint
 
 
 class UnclipRefiner:
@@ -34,8 +35,10 @@ class UnclipRefiner:
         revision: str | None = None,
         variant: str | None = None,
         adaptation: Adaptation | None = None,
+        frozen_dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._parts = load_parts(base, revision, variant)
+        """frozen_dtype: precision of all parts but the network, each cast once it is loaded."""
+        self._parts = load_parts(base, revision, variant, frozen_dtype)
         self.base_fingerprint = fingerprint(self._parts.unet.state_dict())
         """Tells the base's UNet from others, before anything was done to it."""
         self._pipeline = _pipeline(self._parts)
@@ -152,16 +155,36 @@ class UnclipRefiner:
                 sampling.tile_size,
             )
 
-    def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
-        """Writes the whole pipeline in fp32 safetensors; `weights` take the place of the network's of their names.
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Copies weights over those of the network of their names, one at a time, as they come."""
+        own = self._parts.unet.state_dict()
+        for name, weight in weights:
+            own[name].copy_(weight)
 
-        Low-rank updates are merged into the weights that they update.
-        """
-        if weights is not None:
-            unknown = self._parts.unet.load_state_dict(weights, strict=False).unexpected_keys
-            assert not unknown, unknown
+    def merge(self) -> None:
+        """Adds low-rank updates to the weights that they update; the network computes what it did."""
         merge(self._parts.unet)
+
+    def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Writes the whole pipeline in safetensors of one precision, low-rank updates merged.
+
+        Raises:
+            UserError: a weight is too large for the precision.
+        """
+        self.merge()
+        for name in NETWORKS:
+            cast_network(getattr(self._parts, name), name, dtype)
         self._pipeline.save_pretrained(folder, safe_serialization=True)
+
+    def save_adapter(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Writes what was trained of a network with low-rank updates, without its base.
+
+        Raises:
+            UserError: a weight is too large for the precision.
+        """
+        trained = [(name, weight) for name, weight in self._parts.unet.named_parameters() if weight.requires_grad]
+        cast(trained, "unet", dtype)
+        write_adapter(self._parts.unet, folder)
 
 
 def _pipeline(parts: Parts) -> UnclipRefinerPipeline:
