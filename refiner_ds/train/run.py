@@ -12,9 +12,7 @@ import torch
 from refiner_ds.checkpoint.layout import name_of
 from refiner_ds.checkpoint.place import Place, find_place
 from refiner_ds.checkpoint.state import SavedState
-from refiner_ds.checkpoint.store import sweep
 from refiner_ds.config.training import Train
-from refiner_ds.data.buckets import Bucket
 from refiner_ds.data.stream import Stream
 from refiner_ds.errors import PREEMPTED, Failure, UserError, note
 from refiner_ds.folders import require_folder
@@ -25,27 +23,25 @@ from refiner_ds.supervise.ending import MISTAKE
 from refiner_ds.supervise.link import Link
 from refiner_ds.tracking.journal import Journal
 from refiner_ds.tracking.start import LOG, start_shipper
-from refiner_ds.train.about import common_settings, say_header, settings_of
+from refiner_ds.train.about import say_header, settings_of
 from refiner_ds.train.best_export import require_shared
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine, allow_tf32, start_process_group
 from refiner_ds.train.folder import write_finished, write_preempted, write_settings
-from refiner_ds.train.hooks import BASE, RunHooks
+from refiner_ds.train.hooks import RunHooks
 from refiner_ds.train.lock import Lock
 from refiner_ds.train.loop import train
 from refiner_ds.train.meeting import (
     MISTAKE_LIMIT,
     SharedMistake,
-    gathered,
     is_loss_of_peer,
     leave_process_group,
-    require_agreement,
 )
 from refiner_ds.train.plan import Plan, plan_or_mistake
-from refiner_ds.train.resume import changes, newest_whole
+from refiner_ds.train.ready import continued, meet, require_base, require_crops
+from refiner_ds.train.resume import changes
 from refiner_ds.train.side import SideChannel
 from refiner_ds.train.stopping import Stopping, end_of_job
-from refiner_ds.versions import versions
 from refiner_ds.world import World, world_from
 
 SHIPPING_SECONDS = 30.0
@@ -93,7 +89,7 @@ def _run(flags: Train, world: World, link: Link) -> int:
     timeout = timedelta(minutes=flags.timeout_minutes) if plan else MISTAKE_LIMIT
     device = start_process_group(world, timeout, mistake)
     assert plan, "its mistake has ended all ranks"
-    _meet(plan, link, timeout)
+    meet(plan, link, timeout)
     stopping = Stopping(end_of_job(os.environ) - flags.save_before_end if flags.save_before_end is not None else None)
     side = SideChannel(timeout)
     require_folder(flags.output_dir)
@@ -102,56 +98,15 @@ def _run(flags: Train, world: World, link: Link) -> int:
     place = find_place(flags.output_dir, world, side.gathered)
     if flags.export_best:
         require_shared(place, world)
-    plan = _continued(plan, place, side)
+    plan = continued(plan, place, side)
     refiner = UnclipRefiner(flags.pretrained_model_name_or_path, flags.revision, flags.variant, plan.adaptation)
     sampling = refiner.sampling(flags.validation_steps, flags.validation_guidance_scale)
-    _require_base(plan, refiner)
-    _require_crops(plan.samples.buckets, refiner.crop_factor)
-    require_agreement({"base": refiner.base_fingerprint}, "put the same base where all nodes see it.")
+    require_base(plan, refiner)
+    require_crops(plan.samples.buckets, refiner.crop_factor)
     code = _train(plan, refiner, sampling, device, side, place, stopping, lock)
     if world.size > 1:
         leave_process_group()
     return code
-
-
-def _meet(plan: Plan, link: Link, timeout: timedelta) -> None:
-    """Lets the wardens know each other, and ends ranks that were started differently before any model is loaded."""
-    hub, host = gathered((link.hub, platform.node()))[0]
-    link.join(hub, host, timeout.total_seconds())
-    require_agreement(versions(), "install the same versions on all hosts.")
-    require_agreement(
-        {**plan.identity, "steps": plan.times.last},
-        "put shards, base and output folder where all nodes see them, and start all with one command.",
-    )
-    require_agreement(common_settings(plan), "start all with one command.")
-
-
-def _continued(plan: Plan, place: Place, side: SideChannel) -> Plan:
-    """The plan from the newest checkpoint on that is whole for all ranks, once what a killed run began is ended."""
-    folder, tell = plan.flags.output_dir, note if plan.world.is_main else lambda _: None
-    if place.leads:
-        sweep(folder, tell)
-    side.gathered(None)
-    return plan.continued_from(
-        newest_whole(folder, plan.candidates(), place, side.gathered, plan.names_checkpoint, tell)
-    )
-
-
-def _require_base(plan: Plan, refiner: UnclipRefiner) -> None:
-    if plan.checkpoint and plan.checkpoint.commit.get(BASE, refiner.base_fingerprint) != refiner.base_fingerprint:
-        raise UserError(
-            f"{plan.checkpoint.path} was trained from other weights than --pretrained_model_name_or_path "
-            f"{plan.flags.pretrained_model_name_or_path} has now; put the base back as it was, or name its --revision."
-        )
-
-
-def _require_crops(buckets: tuple[Bucket, ...], factor: int) -> None:
-    for bucket in buckets:
-        if bucket.height % factor:
-            raise UserError(
-                f"--buckets {bucket}: crops of {bucket.height} pixels are no whole number of latents of {factor} "
-                f"pixels; take a height that is a multiple of {factor}."
-            )
 
 
 def _train(
