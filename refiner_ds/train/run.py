@@ -44,8 +44,9 @@ from refiner_ds.train.side import SideChannel
 from refiner_ds.train.stopping import Stopping, end_of_job
 from refiner_ds.world import World, world_from
 
-SHIPPING_SECONDS = 30.0
-"""How long the end of a run waits for the tracking process, which goes on by itself after that."""
+SHIPPING_SECONDS, HURRIED_SECONDS = 30.0, 5.0
+"""How long the end of a run waits for the tracking process, which goes on by itself after that; the second where it was
+asked to stop."""
 
 
 def run(flags: Train) -> int:
@@ -175,7 +176,7 @@ def _train(
     engine.close()
     hooks.finish_exports(is_finished)
     if shipper:
-        _wait_for(shipper, flags.output_dir, console)
+        _wait_for(shipper, SHIPPING_SECONDS if is_finished else HURRIED_SECONDS, flags.output_dir, console)
     return 0 if is_finished else PREEMPTED
 
 
@@ -215,8 +216,8 @@ def _plan_reading(plan: Plan) -> None:
     )
 
 
-def _wait_for(shipper: subprocess.Popen, folder: Path, console: Console) -> None:
+def _wait_for(shipper: subprocess.Popen, seconds: float, folder: Path, console: Console) -> None:
     try:
-        shipper.wait(SHIPPING_SECONDS)
+        shipper.wait(seconds)
     except subprocess.TimeoutExpired:
         console.say(f"tracking is still being sent by process {shipper.pid}; see {folder / LOG}")

@@ -140,12 +140,20 @@ def test_every_launcher_computes_what_deepspeed_does(whole, flags, tmp_path, lau
     assert sorted(path.name for path in (folder / "logs").iterdir()) == ["rank-00000.log", "rank-00001.log"]
 
 
-def test_plain_python_trains_on_one_device_with_the_same_samples_and_noise(whole, flags, tmp_path):
-    settings = {**flags, "--output_dir": tmp_path / "run", "--deepspeed_config": ZERO2, "--max_train_steps": 2}
+def test_plain_python_goes_on_alone_where_two_ranks_were(whole, flags, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(whole[0] / "run.json", folder)
+    shutil.copytree(whole[0] / "checkpoint-4", folder / "checkpoint-4")
+    settings = {**flags, "--output_dir": folder, "--deepspeed_config": ZERO2, "--max_train_steps": 8}
     settings |= {"--gradient_accumulation_steps": 4}  # the same global batch on one rank
     done = start(["-m", "refiner_ds.train"], settings)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert losses(tmp_path / "run")[1] == pytest.approx(losses(whole[0])[1], rel=2e-3)
+    assert "continuing from" in done.stdout and "note: num_ranks is 1, was 2" in done.stdout
+    found, expected = losses(folder), losses(whole[0])
+    assert sorted(found) == [5, 6, 7, 8]
+    assert found[5] == pytest.approx(expected[5], rel=2e-3), "the same samples and noise"
+    assert found == pytest.approx({step: expected[step] for step in found}, rel=2e-2)
 
 
 @pytest.mark.parametrize("name", ["zero1_bf16", "zero2_fp32", "zero2_offload"])
