@@ -2,7 +2,8 @@
 # What the scripts that start training share: their own options, the attempts and what tells a finished run. Source it.
 # A run is finished when it has written OUTPUT_DIR/finished.json, whatever its launcher's exit code says: the deepspeed
 # launcher can end with 0 after a crash, and torchrun ends with 1 after a mistake of the user. A failure that a new start may
-# mend ends with the launcher's exit code, or with $REFINER_DS_FAILURE_CODE for what starts it anew by that.
+# mend ends with the launcher's exit code, or with $REFINER_DS_FAILURE_CODE for what starts it anew by that; a run that was asked
+# to stop and has saved, with 75 or that code.
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 [ -n "${VIRTUAL_ENV:-}" ] || [ ! -x "$REPO/.venv/bin/python" ] || PATH=$REPO/.venv/bin:$PATH
@@ -85,9 +86,10 @@ with socket.socket(family, kind) as probe:
 PROGRAM
 }
 
-# Tells one finished.json from another, also where a second run writes the very same words; nothing where there is none.
-finished_mark() {
-    stat -c '%i %y %s' "$OUTPUT_DIR/finished.json" 2>/dev/null || true
+# `mark_of FILE` tells one FILE of the output folder from another, also where a second run writes the very same words; nothing
+# where there is none.
+mark_of() {
+    stat -c '%i %y %s' "$OUTPUT_DIR/$1" 2>/dev/null || true
 }
 
 # True once finished.json is another than before ($1); where the launcher claims success ($2 is 0), looks for $PATIENCE
@@ -95,17 +97,35 @@ finished_mark() {
 is_finished() {
     local mark waited
     for ((waited = 0; ; waited++)); do
-        mark=$(finished_mark)
+        mark=$(mark_of finished.json)
         [ -n "$mark" ] && [ "$mark" != "$1" ] && return 0
         [ "$2" -eq 0 ] && [ "$waited" -lt "${PATIENCE:-0}" ] || return 1
         sleep 1
     done
 }
 
-# Ends what runs by the signal that this shell got; an interrupt becomes TERM, as background processes ignore INT.
+# True while rank 0 has the output folder's lock.
+is_held() {
+    [ -e "$OUTPUT_DIR/.lock" ] && command -v flock >/dev/null && ! flock --nonblock --shared "$OUTPUT_DIR/.lock" true
+}
+
+# True where the run has left another preempted.json than before ($1) for this script's signal or the end of the queue's time;
+# one that it left as its launcher was gone is a failure that a restart mends.
+has_saved() {
+    local mark waited
+    for ((waited = 0; waited < 30; waited++)); do # ranks may outlive a launcher, to save
+        mark=$(mark_of preempted.json)
+        if [ -z "$STOPPED_BY" ] || [ "$mark" != "$1" ] || ! is_held; then break; fi
+        sleep 1
+    done
+    [ -n "$mark" ] && [ "$mark" != "$1" ] || return 1
+    [ -n "$STOPPED_BY" ] || grep -q save_before_end "$OUTPUT_DIR/preempted.json"
+}
+
+# Ends what runs, as this shell got a signal: by TERM, since background processes ignore INT, and launchers die of USR1.
 forward() {
     STOPPED_BY=$1
-    [ -z "$LAUNCHER_PID" ] || kill -"${1/INT/TERM}" "$LAUNCHER_PID" 2>/dev/null || true
+    [ -z "$LAUNCHER_PID" ] || kill -TERM "$LAUNCHER_PID" 2>/dev/null || true
 }
 
 # Runs a launcher once and sets CODE to its exit code, or to 2 where torchrun tells that a rank ended with that. Before
@@ -136,20 +156,24 @@ run_attempt() {
 
 # `run_job LAUNCHER...` runs it until the run is finished, at most $max_restarts times more than once, and exits with the outcome.
 run_job() {
-    local before restart=0
-    SCRATCH=$(mktemp -d) STOPPED_BY='' LAUNCHER_PID=''
+    local before preempted restart=0
+    SCRATCH=$(mktemp -d) STOPPED_BY='' LAUNCHER_PID='' CODE=1
     trap 'rm -rf "$SCRATCH" ${AT_EXIT:+"$AT_EXIT"}' EXIT # a script may name a folder of its own in AT_EXIT
     trap 'forward TERM' TERM
     trap 'forward INT' INT
     trap 'forward USR1' USR1
     while :; do
-        before=$(finished_mark)
+        before=$(mark_of finished.json) preempted=$(mark_of preempted.json)
         [ -n "$STOPPED_BY" ] || run_attempt "$@"
+        is_finished "$before" "$CODE" && exit 0
+        if has_saved "$preempted"; then
+            echo "the run was asked to stop and has saved; the same command continues" >&2
+            exit "${REFINER_DS_FAILURE_CODE:-75}"
+        fi
         if [ -n "$STOPPED_BY" ]; then
             echo "stopped by SIG$STOPPED_BY; the same command continues from the newest checkpoint of $OUTPUT_DIR" >&2
             exit $((128 + $(kill -l "$STOPPED_BY")))
         fi
-        is_finished "$before" "$CODE" && exit 0
         if [ "$CODE" -eq 2 ]; then
             exit 2 # its sentence has been said, and a restart cannot help
         fi

@@ -24,6 +24,7 @@ trap 'echo TERM > "$NOTES/signal"; exit 143' TERM
 echo "$REFINER_DS_LAUNCHER $$" > "$NOTES/launcher"
 [ -z "$WAITS" ] || while :; do sleep 0.05; done
 [ -z "$FINISHES" ] || echo '{"step": 1}' > "$FINISHES/finished.json"
+[ -z "$PREEMPTED" ] || echo '{"cause": "'"$PREEMPTED"'"}' > "$NOTES/run/preempted.json"
 exit "${CODE:-0}"
 """
 
@@ -91,16 +92,32 @@ def test_a_failure_is_restarted_and_a_mistake_is_not(notes, code, attempts):
     assert ("restart 2 of 2: continues from the newest checkpoint" in done.stderr) == (attempts == 3)
 
 
-def test_a_signal_reaches_the_launcher_and_ends_the_restarts(notes):
+@pytest.mark.parametrize(
+    ("cause", "code", "words"),
+    [
+        ("", 143, "stopped by SIGTERM; the same command continues"),
+        ("SIGTERM", 75, "was asked to stop and has saved; the same command continues"),
+    ],
+)
+def test_a_signal_reaches_the_launcher_and_ends_the_restarts(notes, cause, code, words):
     started = command("torchrun.sh", "--output_dir", notes / "run", "--max_restarts", 3, "--master_port", free_port())
     process = subprocess.Popen(started, env=environment(notes, WAITS="yes"), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 20
     while not (notes / "launcher").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
+    if cause:
+        (notes / "run").mkdir(exist_ok=True)
+        (notes / "run" / "preempted.json").write_text(json.dumps({"step": 3, "cause": cause}))
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
-    assert process.returncode == 143 and (notes / "signal").exists()
-    assert "stopped by SIGTERM; the same command continues" in errors
+    assert process.returncode == code and (notes / "signal").exists() and words in errors
+
+
+def test_the_end_of_the_queues_time_is_no_failure_and_a_lost_launcher_is_one(notes):
+    for cause, code, attempts in (("--save_before_end", 75, 1), ("SIGTERM", 7, 3)):
+        (notes / "attempts").unlink(missing_ok=True)
+        done = run(notes, "torchrun.sh", "--max_restarts=2", CODE="7", PREEMPTED=cause)
+        assert done.returncode == code and (notes / "attempts").read_text().count("attempt") == attempts
 
 
 def test_a_busy_port_is_refused_before_anything_starts(notes):
