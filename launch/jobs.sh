@@ -157,7 +157,7 @@ run_attempt() {
 # `run_job LAUNCHER...` runs it until the run is finished, at most $max_restarts times more than once, and exits with the outcome.
 run_job() {
     local before preempted restart=0
-    SCRATCH=$(mktemp -d) STOPPED_BY='' LAUNCHER_PID='' CODE=1
+    SCRATCH=$(mktemp -d) STOPPED_BY='' LAUNCHER_PID=''
     trap 'rm -rf "$SCRATCH" ${AT_EXIT:+"$AT_EXIT"}' EXIT # a script may name a folder of its own in AT_EXIT
     trap 'forward TERM' TERM
     trap 'forward INT' INT
@@ -165,7 +165,7 @@ run_job() {
     while :; do
         before=$(mark_of finished.json) preempted=$(mark_of preempted.json)
         [ -n "$STOPPED_BY" ] || run_attempt "$@"
-        is_finished "$before" "$CODE" && exit 0
+        is_finished "$before" "${CODE:-1}" && exit 0
         if has_saved "$preempted"; then
             echo "the run was asked to stop and has saved; the same command continues" >&2
             exit "${REFINER_DS_FAILURE_CODE:-75}"
