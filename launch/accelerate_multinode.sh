@@ -23,7 +23,7 @@ take_option num_processes ""
 take_option config_file "$REPO/launch/accelerate_zero2_multinode.yaml"
 [[ $machine_rank =~ ^[0-9]+$ ]] || refuse "--machine_rank is ${machine_rank:-missing}: give every node its own number, from 0"
 [ -n "$main_process_ip" ] || refuse "--main_process_ip is missing: give the same main node on every node, such as node0"
-if [ "$machine_rank" = 0 ]; then require_port "$main_process_ip" "$main_process_port"; fi
+if [ "$machine_rank" = 0 ]; then require_port "$main_process_ip" "$main_process_port" main_process_ip main_process_port; fi
 launcher=("$PYTHON" -m accelerate.commands.launch --config_file "$config_file" --machine_rank "$machine_rank")
 launcher+=(--main_process_ip "$main_process_ip" --main_process_port "$main_process_port")
 [ -z "$num_machines" ] || launcher+=(--num_machines "$num_machines")

@@ -15,6 +15,8 @@
 set -euo pipefail
 # shellcheck source=launch/jobs.sh
 source "$(dirname "${BASH_SOURCE[0]}")/jobs.sh"
+SECRET='(PASSWORD|TOKEN|SECRET|ACCESS_KEY|API_KEY)' # as for `refiner-ds doctor`
+PASSWORD_IN_URI='://[^/@]*:[^/@]*@'
 
 # Refuses nodes that ssh does not reach, all of them asked at once, in ssh's own words.
 require_hosts() {
@@ -38,13 +40,35 @@ require_hosts() {
     rm -r "$answers"
 }
 
+# Prints the variables that deepspeed itself would carry to the nodes, as NAME=VALUE: from its files, and by their names.
+carried_variables() {
+    local own
+    for own in "${own_variables[@]}"; do
+        [ ! -f "$own" ] || grep -E '^[A-Za-z_][A-Za-z0-9_]*=' "$own" || true
+    done
+    env | grep -E '^(MLFLOW|PYTHON|MV2|UCX|NCCL)[A-Za-z0-9_]*=' || true
+}
+
+# Keeps secrets from pdsh's command lines, where everybody on a node can read them, and says which.
+hide_secrets() {
+    local addresses names name
+    addresses=$(option keep tracking_uri "" && carried_variables | grep '^MLFLOW_TRACKING_URI=' || true)
+    if [[ $addresses =~ $PASSWORD_IN_URI ]]; then
+        refuse "--tracking_uri or MLFLOW_TRACKING_URI has a password in it, which pdsh would show on the command lines of every node: take it out, and keep it in ~/.mlflow/credentials"
+    fi
+    names=$(carried_variables | cut -d= -f1 | grep -iE "$SECRET" | sort -u || true)
+    [ -n "$names" ] || return 0
+    echo "${names//$'\n'/, }: not carried to the nodes, as pdsh would show secrets on the command lines of all; keep them in files there that only you can read, MLflow's in ~/.mlflow/credentials" >&2
+    for name in $names; do unset "$name"; done
+}
+
 # Writes what must travel to the nodes, in a file for this user's eyes; deepspeed cannot read one with empty lines.
 prepare_attempt() {
     local name own
     (
         umask 077
-        for own in "${own_variables[@]}"; do # what deepspeed would have read itself
-            [ ! -f "$own" ] || grep -E '^[A-Za-z_][A-Za-z0-9_]*=' "$own" | grep -vE '^MLFLOW_TRACKING_(PASSWORD|TOKEN)=' || true
+        for own in "${own_variables[@]}"; do # what deepspeed would have read itself; a PATH there is of another program's making
+            [ ! -f "$own" ] || grep -E '^[A-Za-z_][A-Za-z0-9_]*=' "$own" | grep -viE "^([^=]*${SECRET}[^=]*|PATH)=" || true
         done >"$DS_ENV_FILE"
         for name in GLOO_SOCKET_IFNAME OMP_NUM_THREADS DS_ACCELERATOR HF_HOME HF_HUB_OFFLINE REFINER_DS_LAUNCHER "${!NCCL_@}"; do
             [ -z "${!name:-}" ] || printf '%s=%s\n' "$name" "${!name//$'\n'/ }"
@@ -82,16 +106,13 @@ if [ -n "$node_rank" ]; then
     run_job "${launcher[@]}" --no_ssh --node_rank "$node_rank" --module refiner_ds.train "${ARGUMENTS[@]}"
 fi
 command -v pdsh >/dev/null || refuse "pdsh is not installed here, so no node can be started: install it (Debian: apt install pdsh), or use launch/torchrun.sh"
-if [ -n "${MLFLOW_TRACKING_PASSWORD:-}${MLFLOW_TRACKING_TOKEN:-}" ]; then
-    echo "MLFLOW_TRACKING_PASSWORD and MLFLOW_TRACKING_TOKEN stay here, as pdsh would show them on the command lines of every node: keep them in ~/.mlflow/credentials" >&2
-    unset MLFLOW_TRACKING_PASSWORD MLFLOW_TRACKING_TOKEN
-fi
-require_port "${master_addr:-${hosts[0]}}" "$master_port"
+own_variables=("$HOME/${DS_ENV_FILE:-.deepspeed_env}" "${DS_ENV_FILE:-.deepspeed_env}")
+hide_secrets
+require_port "${master_addr:-${hosts[0]#*@}}" "$master_port"
 require_hosts
 # a host that has gone silent is noticed within 15 seconds, and no question is ever asked
 PDSH_SSH_ARGS_APPEND="${PDSH_SSH_ARGS_APPEND:-} -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
 export PDSH_SSH_ARGS_APPEND
-own_variables=("$HOME/${DS_ENV_FILE:-.deepspeed_env}" "${DS_ENV_FILE:-.deepspeed_env}")
 private=$(mktemp -d)
 export DS_ENV_FILE=$private/environment
 AT_EXIT=$private

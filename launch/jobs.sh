@@ -62,9 +62,18 @@ option() {
     if [ "$do" = keep ]; then printf '%s\n' "$found"; else ARGUMENTS=("${rest[@]}"); fi
 }
 
-# `require_port HOST PORT` refuses a port that is taken, on the node that HOST ("" is this one) belongs to; elsewhere it cannot know.
+# `require_port HOST PORT [HOST_OPTION PORT_OPTION]` refuses a port that is taken, on the node that HOST ("" is this one) belongs to;
+# elsewhere it cannot know. The options are the caller's for both, where they are not called master_addr and master_port.
 require_port() {
-    "$PYTHON" - "$1" "$2" <<'PROGRAM' || exit 2
+    local said
+    said=$(port_fault "$1" "$2" 2>&1) && return
+    said=${said//--master_addr/--${3:-master_addr}}
+    refuse "${said//--master_port/--${4:-master_port}}"
+}
+
+# Says why ranks cannot meet at a host and port of this node, and fails, if they cannot.
+port_fault() {
+    "$PYTHON" - "$1" "$2" <<'PROGRAM'
 import errno, socket, sys
 host, port = sys.argv[1], sys.argv[2]
 if not port.isdecimal() or not 0 < int(port) < 65536:
@@ -90,6 +99,11 @@ PROGRAM
 # where there is none.
 mark_of() {
     stat -c '%i %y %s' "$OUTPUT_DIR/$1" 2>/dev/null || true
+}
+
+# Tells the newest complete checkpoint from one before; nothing where there is none.
+checkpoint_mark() {
+    find "$OUTPUT_DIR" -mindepth 2 -maxdepth 2 -path '*/checkpoint-*/commit.json' -printf '%T@ %i %p\n' 2>/dev/null | sort -n | tail -n 1 || true
 }
 
 # True once finished.json is another than before ($1); where the launcher claims success ($2 is 0), looks for $PATIENCE
@@ -128,6 +142,17 @@ forward() {
     [ -z "$LAUNCHER_PID" ] || kill -TERM "$LAUNCHER_PID" 2>/dev/null || true
 }
 
+# Ends the pdsh and the ssh of a launcher that is gone ($1 is its process id): after a SIGKILL they would run on, and with them
+# the ranks on other hosts.
+end_connections() {
+    local file
+    for file in $(grep -lzxF "REFINER_DS_LAUNCHER=$(uname -n):$1" /proc/[0-9]*/environ 2>/dev/null || true); do
+        case $(cat "${file%environ}comm" 2>/dev/null) in
+        pdsh* | ssh) kill "$(basename "${file%/environ}")" 2>/dev/null || true ;;
+        esac
+    done
+}
+
 # Runs a launcher once and sets CODE to its exit code, or to 2 where torchrun tells that a rank ended with that. Before
 # it, `prepare_attempt` may write down what the launcher's own process id ($REFINER_DS_LAUNCHER) is needed for.
 run_attempt() {
@@ -147,6 +172,7 @@ run_attempt() {
         CODE=0
         wait "$LAUNCHER_PID" || CODE=$?
     done
+    end_connections "$LAUNCHER_PID"
     LAUNCHER_PID=
     if [ "$CODE" -eq 1 ]; then
         sleep 0.3 # for tee

@@ -16,15 +16,19 @@ NAMES = re.compile(r"deepspeed|torchrun|torch[./]distributed|accelerate")
 def launchers(environment: Mapping[str, str]) -> list[psutil.Process]:
     """This process's parent, its further ancestors as far as they are launchers, and who is named in the environment.
 
-    The deepspeed launcher is two processes, of which the outer one can be killed without a word to the inner.
+    The deepspeed launcher is two processes, of which the outer one can be killed without a word to the inner. Where it
+    is on another host, it is the connection from there that ends with it.
     """
-    found: list[psutil.Process] = []
-    for ancestor in psutil.Process().parents():
-        if found and not _is_launcher(ancestor):
+    ancestors = psutil.Process().parents()
+    found = ancestors[:1]
+    for ancestor in ancestors[1:]:
+        if not _is_launcher(ancestor):
             break
         found.append(ancestor)
     host, _, number = environment.get(VARIABLE, "").rpartition(":")
-    if host == platform.node() and number.isdecimal() and int(number) != os.getpid():
+    if host and host != platform.node():
+        found += [ancestor for ancestor in ancestors if ancestor.name().startswith("sshd")][:1]
+    elif number.isdecimal() and int(number) != os.getpid():
         with contextlib.suppress(psutil.NoSuchProcess):  # then it is one of another container that shares the name
             found.append(psutil.Process(int(number)))
     return found

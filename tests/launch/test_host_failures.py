@@ -13,22 +13,30 @@ from tests.train.launch import REPO, free_port, losses
 pytestmark = pytest.mark.slow
 WITHIN_SECONDS = 20
 SILENT_WITHIN_SECONDS = 60  # with a timeout of 30
+HOSTFILES = {
+    "pdsh": "hosta slots=1\nhostb slots=1\n",
+    "pdsh from hostb": "hostb slots=1\nhosta slots=1\n",
+    "pdsh from outside": "hostb slots=2\n",
+}
+"""By the kind of a job."""
 
 
 class Job:
-    """A run over both hosts: by pdsh from hosta or from hostb, where rank 0 is then, or by torchrun.sh on each."""
+    """A run over both hosts: by pdsh from hosta, or from hostb, where rank 0 is then, or by torchrun.sh on each.
+
+    Or over hostb alone, by pdsh from hosta.
+    """
 
     def __init__(self, hosts: Hosts, kind: str, folder: Path, flags: dict[str, object]) -> None:
         self.kind, self.folder, self._hosts, self._said = kind, folder / "run", hosts, ""
         folder.mkdir(exist_ok=True)
-        nodes = [hosts.b, hosts.a] if kind == "pdsh from hostb" else [hosts.a, hosts.b]
-        (folder / "hostfile").write_text("".join(f"{node.name} slots=1\n" for node in nodes))
+        (folder / "hostfile").write_text(HOSTFILES.get(kind, ""))
         given = {**flags, "--output_dir": self.folder, "--master_port": free_port()}
         if kind.startswith("pdsh"):
-            script, where = "deepspeed_multinode.sh", nodes[:1]
+            script, where = "deepspeed_multinode.sh", [hosts.b if kind == "pdsh from hostb" else hosts.a]
             given |= {"--hostfile": folder / "hostfile"}
         else:
-            script, where = "torchrun.sh", nodes
+            script, where = "torchrun.sh", [hosts.a, hosts.b]
             given |= {"--nnodes": 2, "--master_addr": "10.77.0.1"}
         self.scripts = []
         for number, host in enumerate(where):
@@ -47,7 +55,7 @@ class Job:
         if which == "rank":
             mine = [one for one in everything if "REFINER_DS_WARDEN" in one.environ()]
         else:
-            program = {"pdsh": "deepspeed.launcher", "torchrun": "torch.distributed.run"}[self.kind]
+            program = "torch.distributed.run" if self.kind == "torchrun" else "deepspeed.launcher"
             mine = [one for one in everything if program in " ".join(one.cmdline())]
         mine[0].kill()
 
@@ -122,8 +130,8 @@ def test_a_killed_rank_ends_both_hosts_and_a_restart_continues_exactly(hosts, jo
 
 
 def test_a_killed_launcher_ends_both_hosts(hosts, jobs):
-    """The deepspeed launcher where the job was started, what another one started over ssh, and torchrun on hostb."""
-    started = jobs("pdsh", "pdsh", "torchrun", max_train_steps=100_000)
+    """The deepspeed launcher on a host without ranks, what another one started over ssh, and torchrun on hostb."""
+    started = jobs("pdsh from outside", "pdsh", "torchrun", max_train_steps=100_000)
     for job, host in zip(started, (hosts.a, hosts.b, hosts.b), strict=True):
         job.kill(host, "launcher")
     for job in started:

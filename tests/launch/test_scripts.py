@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from refiner_ds.doctor.environment import SECRET
 from tests.train.launch import REPO, free_port, losses
 
 LAUNCH = REPO / "launch"
@@ -120,24 +121,58 @@ def test_the_end_of_the_queues_time_is_no_failure_and_a_lost_launcher_is_one(not
         assert done.returncode == code and (notes / "attempts").read_text().count("attempt") == attempts
 
 
-def test_a_busy_port_is_refused_before_anything_starts(notes):
+@pytest.mark.parametrize(
+    ("script", "options", "name"),
+    [
+        ("torchrun.sh", [], "--master_port"),
+        ("accelerate_multinode.sh", ["--machine_rank", 0, "--main_process_ip", "127.0.0.1"], "--main_process_port"),
+    ],
+)
+def test_a_busy_port_is_refused_before_anything_starts_by_the_option_of_the_script(notes, script, options, name):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        started = command("torchrun.sh", "--output_dir", "x", "--master_port", port)
+        started = command(script, "--output_dir", "x", *options, name, port)
         done = subprocess.run(started, env=environment(notes), capture_output=True, text=True, timeout=20, check=False)
-    assert done.returncode == 2 and f"--master_port {port} is taken on this node" in done.stderr
+    assert done.returncode == 2 and f"{name} {port} is taken on this node" in done.stderr
     assert not (notes / "attempts").exists()
 
 
 def test_what_travels_to_the_nodes_is_private_and_has_no_credentials(notes):
     (notes / "hostfile").write_text("127.0.0.1 slots=1\n")
+    # what accelerate's pdsh mode leaves behind is a whole environment
+    left = (
+        "KEEPS=yes\n\nHF_TOKEN=secret\nAWS_SECRET_ACCESS_KEY=secret\nmy_api_key=secret\nPATH=/elsewhere\n# a comment\n"
+    )
+    (notes / ".deepspeed_env").write_text(left)
     secrets = {"MLFLOW_TRACKING_PASSWORD": "secret", "NCCL_DEBUG": "WARN", "FINISHES": str(notes / "run")}
     done = run(notes, "deepspeed_multinode.sh", **secrets)
     assert done.returncode == 0, done.stderr
-    assert "keep them in ~/.mlflow/credentials" in done.stderr
+    told = (
+        "AWS_SECRET_ACCESS_KEY, HF_TOKEN, MLFLOW_TRACKING_PASSWORD, my_api_key: not carried to the nodes, as pdsh would"
+    )
+    assert told in done.stderr and "MLflow's in ~/.mlflow/credentials" in done.stderr
     travelled = (notes / "environment").read_text()
-    assert (notes / "mode").read_text() == "600\n" and "secret" not in travelled
-    assert "NCCL_DEBUG=WARN" in travelled and "REFINER_DS_LAUNCHER=" in travelled and "\n\n" not in travelled
+    assert (notes / "mode").read_text() == "600\n" and "secret" not in travelled and "PATH=" not in travelled
+    assert all(line in travelled for line in ("KEEPS=yes\n", "NCCL_DEBUG=WARN\n", "REFINER_DS_LAUNCHER="))
+    assert "\n\n" not in travelled and "#" not in travelled
+
+
+def test_what_is_a_secret_is_the_same_for_the_script_and_for_doctor():
+    assert f"SECRET='{SECRET.pattern}'" in (LAUNCH / "deepspeed_multinode.sh").read_text()
+
+
+@pytest.mark.parametrize("place", ["variable", "file", "flag"])
+def test_an_address_of_mlflow_with_a_password_in_it_is_refused(notes, place):
+    (notes / "hostfile").write_text("127.0.0.1 slots=1\n")
+    address = "https://me:secret@mlflow.example.com"
+    if place == "file":
+        (notes / ".deepspeed_env").write_text(f"MLFLOW_TRACKING_URI={address}\n")
+    given = ["--tracking_uri", address] if place == "flag" else []
+    variables = {"MLFLOW_TRACKING_URI": address} if place == "variable" else {}
+    done = run(notes, "deepspeed_multinode.sh", *given, **variables)
+    assert done.returncode == 2 and not (notes / "attempts").exists()
+    (line,) = done.stderr.splitlines()
+    assert "has a password in it" in line and "~/.mlflow/credentials" in line and "secret" not in line
 
 
 def test_a_host_that_ssh_does_not_reach_is_named(notes):
@@ -145,6 +180,12 @@ def test_a_host_that_ssh_does_not_reach_is_named(notes):
     done = run(notes, "deepspeed_multinode.sh")
     assert done.returncode == 2 and not (notes / "attempts").exists()
     assert "gone of hostfile cannot be reached by ssh (No route to host), so nothing was started" in done.stderr
+
+
+def test_a_user_before_the_name_of_a_host_is_ssh_s_and_no_part_of_its_address(notes):
+    (notes / "hostfile").write_text("somebody@127.0.0.1 slots=8\n")
+    done = run(notes, "deepspeed_multinode.sh", FINISHES=str(notes / "run"))
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

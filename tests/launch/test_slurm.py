@@ -76,7 +76,7 @@ def test_a_preempted_job_queues_itself_again_and_continues_exactly(cluster, subm
     cluster.wait(job, "COMPLETED")
     assert cluster.exit_code(job) == 0 and json.loads((folder / "finished.json").read_text()) == {"step": STEPS}
     told = (tmp_path / "logs" / f"slurm-{job}.out").read_text()
-    assert "got SIGUSR1: ending the step; the job queues itself again" in told
+    assert "got SIGUSR1: ending the step; if there is a new checkpoint, the job queues itself again" in told
     (node,) = (tmp_path / "logs").glob(f"slurm-{job}-*.log")
     assert node.read_text().count("global batch 8") == 2 and "continuing from" in node.read_text(), "it is appended to"
     whole = start(torchrun(), {**flags, "--output_dir": tmp_path / "whole"})
