@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,11 +26,14 @@ from refiner_ds.world import World
 # deepspeed picks its accelerator on import, and warns where it has to guess
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
+# its autotuner, which nobody calls, imports mlflow where it can: seconds and a hundred megabytes on every rank
+sys.modules.setdefault("mlflow", None)  # type: ignore[arg-type]
 import deepspeed
 from deepspeed.comm.torch import TorchBackend
-from deepspeed.utils import (
-    safe_set_full_fp32_param,
-)
+from deepspeed.utils import safe_set_full_fp32_param
+
+if sys.modules["mlflow"] is None:
+    del sys.modules["mlflow"]
 
 COUNTED = ("global_steps", "global_samples", "skipped_steps")
 """What DeepSpeed's engine counts over the whole run."""

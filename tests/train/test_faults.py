@@ -18,13 +18,13 @@ from refiner_ds.cli import main
 from tests.train.launch import REPO, TIMEOUT_SECONDS, launch, losses, start, torchrun
 
 pytestmark = pytest.mark.slow
-STEPS = 24
+STEPS = 18
 DOCS = REPO / "refiner_ds" / "checkpoint" / "README.md"
 
 
 @pytest.fixture(scope="module")
 def flags(shards, tiny_base, tmp_path_factory):
-    """A run of two ranks that saves every second of 24 steps of two micro-batches."""
+    """A run of two ranks that saves every second of 18 steps of two micro-batches."""
     return {
         "--shards": shards,
         "--pretrained_model_name_or_path": tiny_base,
@@ -104,21 +104,21 @@ FAULTS = [
     Fault(
         "SIGTERM to the launcher, then one bit of the newest checkpoint flips",
         f"saved at once; the damage is {FELL_BACK}",
-        signal=("launcher", signal.SIGTERM, 9),
+        signal=("launcher", signal.SIGTERM, 8),
         damage=flip,
         says=r"is no whole checkpoint \(rank-00001.safetensors is not what was written",
     ),
     Fault(
         "SIGUSR1 to one rank, then a file of the newest checkpoint is cut off",
         f"saved at once by all; the damage is {FELL_BACK}",
-        signal=("rank", signal.SIGUSR1, 13),
+        signal=("rank", signal.SIGUSR1, 10),
         damage=lambda path: os.truncate(path / "rank-00000.safetensors", 1000),
         says=r"is no whole checkpoint \(rank-00000.safetensors has 1000 bytes of \d+",
     ),
     Fault(
         "SIGINT to all, then a file of the newest checkpoint is lost",
         f"saved at once; the damage is {FELL_BACK}",
-        signal=("group", signal.SIGINT, 17),
+        signal=("group", signal.SIGINT, 12),
         damage=lambda path: (path / "rank-00001.safetensors").unlink(),
         says=r"is no whole checkpoint \(rank-00001.safetensors is missing",
     ),
