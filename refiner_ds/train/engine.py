@@ -28,9 +28,9 @@ os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else
 
 # its autotuner, which nobody calls, imports mlflow where it can: seconds and a hundred megabytes on every rank
 sys.modules.setdefault("mlflow", None)  # type: ignore[arg-type]
-import deepspeed
-from deepspeed.comm.torch import TorchBackend
-from deepspeed.utils import safe_set_full_fp32_param
+import deepspeed  # noqa: E402
+from deepspeed.comm.torch import TorchBackend  # noqa: E402
+from deepspeed.utils import safe_set_full_fp32_param  # noqa: E402
 
 if sys.modules["mlflow"] is None:
     del sys.modules["mlflow"]
