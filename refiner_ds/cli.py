@@ -30,7 +30,8 @@ VERBS: dict[str, tuple[type, str]] = {
     "repair": (verbs.Repair, "refiner_ds.verbs.repair"),
     "evaluate": (verbs.Evaluate, "refiner_ds.verbs.evaluate"),
     "replay": (verbs.Replay, "refiner_ds.verbs.replay"),
-    "bench": (verbs.Bench, "refiner_ds.verbs.bench"),
+    "bench data": (verbs.BenchData, "refiner_ds.verbs.bench_data"),
+    "bench checkpoint": (verbs.BenchCheckpoint, "refiner_ds.verbs.bench_checkpoint"),
     "doctor": (verbs.Doctor, "refiner_ds.verbs.doctor"),
     "plan": (verbs.Plan, "refiner_ds.verbs.plan"),
     "quickstart": (verbs.Quickstart, "refiner_ds.verbs.quickstart"),
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"refiner-ds {__version__}")
         return 0
-    verb, *rest = arguments
+    verb, rest = verb_in(arguments)
     if verb not in VERBS:
         print(f"refiner-ds: there is no verb '{verb}'; there are {', '.join(VERBS)}.", file=sys.stderr)
         return 2
@@ -70,6 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def verb_in(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The verb, which may be of two words, and what comes after it."""
+    first, *rest = arguments
+    if rest and f"{first} {rest[0]}" in VERBS:
+        return f"{first} {rest[0]}", rest[1:]
+    return first, rest
 
 
 def _parsed(verb: str, options: type, arguments: list[str]) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from refiner_ds.cli import VERBS
+from refiner_ds.cli import VERBS, verb_in
 from refiner_ds.verbs.quickstart import _steps
 
 REPO = Path(__file__).parents[1]
@@ -36,8 +36,8 @@ def test_every_command_is_one_that_exists(words):
             elif "refiner_ds" in words:
                 words = ["refiner-ds", *words[words.index("refiner_ds") + 1 :]]
     if words[0] == "refiner-ds":
-        options, _ = VERBS[words[1]]
-        arguments = words[2:]
+        verb, arguments = verb_in(words[1:])
+        options, _ = VERBS[verb]
         if arguments and arguments[-1] == "...":  # the page says that the flags shown before go on
             arguments = [*arguments[:-1], "--pretrained_model_name_or_path", "base", "--output_dir", "out"]
         tyro.cli(options, args=arguments, use_underscores=True)  # raises SystemExit for a flag that does not exist

@@ -30,9 +30,9 @@ def _row_as_json(row: Row, baseline: Row | None) -> dict[str, Any]:
         "name": row.contender.name,
         "state": row.state,
         "mb_per_sample": round(row.mb_per_sample, 4),
-        "samples_per_cpu_second": _spread_as_json(Spread.of([per_cpu_second(figures) for figures in row.rounds])),
-        "samples_per_second": _spread_as_json(Spread.of([per_second(figures) for figures in row.rounds])),
-        "ratio_to_baseline": _spread_as_json(ratio(row, baseline) if baseline and _reads(row) else None),
+        "samples_per_cpu_second": spread_as_json(Spread.of([per_cpu_second(figures) for figures in row.rounds])),
+        "samples_per_second": spread_as_json(Spread.of([per_second(figures) for figures in row.rounds])),
+        "ratio_to_baseline": spread_as_json(ratio(row, baseline) if baseline and _reads(row) else None),
         "rounds": [asdict(figures) for figures in row.rounds],
     }
 
@@ -45,12 +45,13 @@ def _goal_as_json(outcome: Outcome) -> dict[str, Any]:
         "other": goal.other or None,
         "at_least": goal.least or None,
         "at_most_mb": goal.most_mb or None,
-        "measured": _spread_as_json(outcome.measured),
+        "measured": spread_as_json(outcome.measured),
         "is_kept": outcome.is_kept,
     }
 
 
-def _spread_as_json(spread: Spread | None) -> dict[str, float] | None:
+def spread_as_json(spread: Spread | None) -> dict[str, float] | None:
+    """Its three values by name."""
     return {name: round(value, 4) for name, value in asdict(spread).items()} if spread else None
 
 
@@ -60,10 +61,10 @@ def as_markdown(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     packers = [row for row in rows if not _reads(row)]
     parts = [
         f"`{about['command']}`\n\n{about['machine']}; {about['date']}; {about['what']}.",
-        _table(LOADER_HEAD, [_loader_line(row, _baseline(rows)) for row in loaders]) if loaders else "",
-        _table(PACKER_HEAD, [_packer_line(row) for row in packers]) if packers else "",
+        table(LOADER_HEAD, [_loader_line(row, _baseline(rows)) for row in loaders]) if loaders else "",
+        table(PACKER_HEAD, [_packer_line(row) for row in packers]) if packers else "",
         _against_peers(loaders),
-        _table(("goal", "promised", "measured", "kept"), [_goal_line(outcome) for outcome in outcomes(rows)]),
+        table(("goal", "promised", "measured", "kept"), [_goal_line(outcome) for outcome in outcomes(rows)]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -81,7 +82,7 @@ def _loader_line(row: Row, baseline: Row | None) -> list[str]:
     return [
         row.contender.name,
         _middle(row, per_cpu_second),
-        _told(ratio(row, baseline)) if baseline else NOTHING,
+        told(ratio(row, baseline)) if baseline else NOTHING,
         _middle(row, per_second),
         f"{max(figures.peak_mb for figures in row.rounds):.0f}",
         _middle(row, lambda figures: figures.first_batch_seconds),
@@ -106,15 +107,15 @@ def _against_peers(rows: Sequence[Row]) -> str:
     theirs = [row for row in rows if row.contender.name.split("/")[0] in PEERS and row.rounds]
     if not ours or not theirs:
         return ""
-    lines = [[other.contender.name, *(_told(ratio(row, other)) for row in ours)] for other in theirs]
-    return _table(("ratio to", *(row.contender.name for row in ours)), lines)
+    lines = [[other.contender.name, *(told(ratio(row, other)) for row in ours)] for other in theirs]
+    return table(("ratio to", *(row.contender.name for row in ours)), lines)
 
 
 def _goal_line(outcome: Outcome) -> list[str]:
     goal, measured = outcome.goal, outcome.measured
     promised = f"<= {goal.most_mb:.0f} MB" if goal.most_mb else f">= {goal.least:g}"
     kept = {True: "yes", False: "no", None: "not measured"}[outcome.is_kept]
-    return [goal.text, promised, f"{measured.median:.0f} MB" if goal.most_mb and measured else _told(measured), kept]
+    return [goal.text, promised, f"{measured.median:.0f} MB" if goal.most_mb and measured else told(measured), kept]
 
 
 def _baseline(rows: Iterable[Row]) -> Row | None:
@@ -131,10 +132,12 @@ def _middle(row: Row, rate: Any) -> str:
     return f"{spread.median:.3g}" if spread.median < 100 else f"{spread.median:.0f}"
 
 
-def _told(spread: Spread | None) -> str:
+def told(spread: Spread | None) -> str:
+    """Median [min..max]."""
     return f"{spread.median:.2f} [{spread.min:.2f}..{spread.max:.2f}]" if spread else NOTHING
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -272,11 +272,26 @@ class Quickstart:
 
 
 @dataclass(frozen=True)
-class Bench:
+class BenchCheckpoint:
+    """Measure how long training stands still for a checkpoint on this machine, in the background and waited for."""
+
+    parameters: int = 60_000_000
+    """Trained weights of the plain network that is saved, about. Each takes some 50 bytes of memory, and 40 of disk."""
+    rounds: int = 5
+    """How often each way of saving is measured, taking turns."""
+    json: Path | None = None
+    """File for all figures of all rounds."""
+    markdown: Path | None = None
+    """File for the tables that are printed."""
+    output: Path | None = None
+    """Empty folder to save into, on the disk that is to be measured; what is saved there goes afterwards. Where not
+    given, a temporary one."""
+
+
+@dataclass(frozen=True)
+class BenchData:
     """Measure the data path on this machine: our loader and packer beside the baseline's and other libraries'."""
 
-    subject: Annotated[Positional[Literal["data"]], arg(metavar="SUBJECT")]
-    """What is measured: data."""
     json: Path | None = None
     """File for all figures of all rounds."""
     markdown: Path | None = None
