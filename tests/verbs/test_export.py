@@ -185,11 +185,11 @@ def test_memory_stays_under_twice_the_model(large, tmp_path, name):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A model whose parts have the proportions of SD 2.1 unCLIP's, and a checkpoint of it with its average."""
+    """A model of 514 MB, of which the UNet takes 41% (45% of SD 2.1 unCLIP), and a checkpoint with its average."""
     folder = tmp_path_factory.mktemp("large")
     shapes = replace(
-        TINY, unet_channels=(128, 256, 384, 384), unet_layers=2, heads=(4, 8, 12, 12), groups=32,
-        text_width=512, text_layers=12, text_heads=8, vision_width=640, vision_layers=12, vision_heads=8,
+        TINY, unet_channels=(96, 192, 384, 384), heads=(3, 6, 12, 12),
+        text_width=512, text_layers=8, text_heads=8, vision_width=640, vision_layers=10, vision_heads=8,
     )  # fmt: skip
     save_base(make_parts(shapes, 0, folder / "base"), folder / "base")
     weights = trained_weights(UnclipRefiner(str(folder / "base")))
