@@ -39,15 +39,3 @@ class Ema:
                 kept = weights.clone()
                 weights.copy_(average)
                 average.copy_(kept)
-
-    def state(self) -> dict[str, Tensor]:
-        """This rank's average by group, and the number of updates."""
-        groups = {f"group.{number}": shard for number, shard in enumerate(self.shards)}
-        return {**groups, "updates": torch.tensor(self.updates)}
-
-    @torch.no_grad()
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Takes over what `state` gave, of equal shards."""
-        for number, shard in enumerate(self.shards):
-            shard.copy_(state[f"group.{number}"])
-        self.updates = int(state["updates"])
