@@ -33,7 +33,7 @@ def hosts(tmp_path_factory) -> Iterator[namespaces.Hosts]:
 
 
 def _skip_for(why: str) -> None:
-    if why and os.environ.get("CI") and os.geteuid() == 0:
+    if "install" in why and os.environ.get("CI") and os.geteuid() == 0:
         pytest.fail(f"{why}; in continuous integration launch/test.sh installs it, so this is no reason to skip")
     if why:
         pytest.skip(why)

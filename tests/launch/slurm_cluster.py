@@ -90,10 +90,10 @@ class Cluster:
             daemon.kill()
             daemon.wait()
 
-    def ask(self, *command: str) -> str:
+    def ask(self, *command: str, seconds: float = 60) -> str:
         """What a client of SLURM prints; empty where it fails."""
         return subprocess.run(
-            command, env=self.environment, cwd=REPO, capture_output=True, text=True, timeout=60, check=False
+            command, env=self.environment, cwd=REPO, capture_output=True, text=True, timeout=seconds, check=False
         ).stdout
 
     def state(self, job: str) -> str:

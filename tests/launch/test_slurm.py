@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from tests.train.launch import losses, start, torchrun
+from tests.train.launch import losses
 
 pytestmark = pytest.mark.slow
 STEPS = 24
@@ -73,14 +73,17 @@ def test_a_preempted_job_queues_itself_again_and_continues_exactly(cluster, subm
     cluster.ask("scancel", "--signal=USR1", "--batch", job)  # what `--signal=B:USR1@300` sends before the time is over
     cluster.wait(job, "PENDING", seconds=40)
     assert not (folder / "finished.json").exists() and is_quiet(tmp_path, 1)
-    cluster.wait(job, "COMPLETED")
+    cluster.wait(job, "COMPLETED", seconds=180)
     assert cluster.exit_code(job) == 0 and json.loads((folder / "finished.json").read_text()) == {"step": STEPS}
     told = (tmp_path / "logs" / f"slurm-{job}.out").read_text()
     assert "got SIGUSR1: ending the step; if there is a new checkpoint, the job queues itself again" in told
     (node,) = (tmp_path / "logs").glob(f"slurm-{job}-*.log")
     assert node.read_text().count("global batch 8") == 2 and "continuing from" in node.read_text(), "it is appended to"
-    whole = start(torchrun(), {**flags, "--output_dir": tmp_path / "whole"})
-    assert whole.returncode == 0 and losses(folder) == losses(tmp_path / "whole")  # to the last bit
+    given = [str(part) for pair in {**flags, "--output_dir": tmp_path / "whole"}.items() for part in pair]
+    tasks = ["--ntasks-per-node=2", "--gpus-per-node=2", "--distribution=block", "--kill-on-bad-exit=1"]
+    cluster.ask("srun", *tasks, sys.executable, "-m", "refiner_ds.train", *given, seconds=240)  # in one go
+    assert json.loads((tmp_path / "whole" / "finished.json").read_text()) == {"step": STEPS}
+    assert losses(folder) == losses(tmp_path / "whole")  # to the last bit
 
 
 def test_a_killed_rank_fails_the_job_and_leaves_nothing(cluster, submit, tmp_path):

@@ -1,6 +1,7 @@
 """One run over two hosts, started in each way that launch/ has: the losses are those of one host, to the last bit."""
 
 import contextlib
+import json
 import sys
 import time
 
@@ -27,11 +28,15 @@ def command(script: str, given: dict[str, object]) -> list[object]:
 
 
 def test_pdsh_starts_both_with_the_environment_but_without_passwords(hosts: Hosts, hostfile, flags, expected, tmp_path):
-    """hosta's own name leads to 127.0.1.1, and the home's `.deepspeed_env` has blank lines and a password."""
+    """hosta's own name leads to 127.0.1.1, and the home's `.deepspeed_env` has blank lines and a password.
+
+    Arguments that a shell would change arrive as they were given.
+    """
     home = tmp_path / "home"
     home.mkdir()
     (home / ".deepspeed_env").write_text(f"\nARRIVES=yes\n\nMLFLOW_TRACKING_PASSWORD={SECRET}\n\n")
     given = {"--hostfile": hostfile, "--master_port": free_port(), **flags, **SHORT, "--output_dir": tmp_path / "run"}
+    given["--experiment"] = "a b $HOME 'c' \"d\" 100%"
     variables = {"PYTHON": sys.executable, "HOME": str(home), "MLFLOW_TRACKING_PASSWORD": SECRET}
     job = hosts.a.start(*command("deepspeed_multinode.sh", given), cwd=REPO, **variables)
     lines: set[str] = set()
@@ -50,6 +55,7 @@ def test_pdsh_starts_both_with_the_environment_but_without_passwords(hosts: Host
     output, _ = job.communicate(timeout=10)
     assert job.returncode == 0, output[-3000:]
     assert losses(tmp_path / "run") == _first(expected, 3)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["train"]["experiment"] == given["--experiment"]
     assert any("pdsh" in line and "ARRIVES" in line for line in lines) and not any(SECRET in line for line in lines)
     assert caches.keys() == {"hosta", "hostb"}, "what must arrive is with the ranks of both"
     assert all(name in folder for name, folder in caches.items()), (
@@ -79,6 +85,19 @@ def test_a_command_on_each_host_makes_one_run(hosts: Hosts, hostfile, flags, exp
     assert [job.returncode for job in jobs] == [0, 0], "\n".join(output[-2000:] for output in outputs)
     assert losses(tmp_path / "run") == _first(expected, 3)
     assert {path.name for path in (tmp_path / "run" / "logs").iterdir()} == {"rank-00000.log", "rank-00001.log"}
+    assert not (REPO / ".deepspeed_env").exists(), "accelerate's pdsh mode, which leaves one, is not ours"
+
+
+def test_doctor_asks_both_over_ssh_and_lets_them_meet(hosts: Hosts, hostfile, flags, tmp_path):
+    asked = ["--hostfile", hostfile, "--shards", flags["--shards"], "--master_port", free_port()]
+    asked += ["--output_dir", tmp_path / "run", "--json", tmp_path / "doctor.json"]
+    done = hosts.a.run(sys.executable, "-m", "refiner_ds", "doctor", *asked, cwd=REPO)
+    assert done.returncode == 0, done.stdout
+    lines = json.loads((tmp_path / "doctor.json").read_text())["lines"]
+    for check in ("host", "versions", "interface", "reachability", "clock", "shards", "disk"):
+        assert {line["host"] for line in lines if line["check"] == check} == {"hosta", "hostb"}, check
+    texts = {line["check"]: line["text"] for line in lines}
+    assert texts["all-reduce"].startswith("gloo, 2 ranks: ") and texts["output folder"] == "shared by all hosts"
 
 
 def test_a_host_whose_key_is_unknown_is_refused_at_once(hosts: Hosts, hostfile, flags, tmp_path):

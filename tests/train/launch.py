@@ -24,10 +24,10 @@ def deepspeed(*program: str) -> list[str]:
     return ["-m", "deepspeed.launcher.runner", "--num_gpus", "2", "--master_port", free_port(), *program]
 
 
-def accelerate(config: Path) -> list[str]:
+def accelerate() -> list[str]:
     return [
-        *("-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--use_deepspeed"),
-        *("--main_process_port", free_port(), "--deepspeed_config_file", str(config), "-m", "refiner_ds.train"),
+        *("-m", "accelerate.commands.launch", "--config_file", "launch/accelerate_zero2.yaml", "--num_processes", "2"),
+        *("--main_process_port", free_port(), "-m", "refiner_ds.train"),
     ]
 
 

@@ -7,11 +7,13 @@ from datetime import timedelta
 
 import pytest
 
+from refiner_ds.data.index import read_index
 from refiner_ds.errors import UserError
 from refiner_ds.train import interface, meeting
 from refiner_ds.train.interface import interface_towards
 from refiner_ds.train.meeting import gpu_of, is_loss_of_peer
 from refiner_ds.world import World
+from tests.conftest import SQUARE, WIDE
 from tests.train.launch import REPO, free_port, srun
 
 ZERO2 = REPO / "ds_configs" / "zero2_bf16.json"
@@ -136,6 +138,17 @@ def test_ranks_that_were_started_differently_end_in_one_sentence_before_a_model_
     )
     assert "Traceback" not in output and "no-base is" not in output
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.slow
+def test_nodes_that_see_other_shards_end_in_one_sentence(flags, dataset, pack_dataset, tmp_path):
+    other = pack_dataset(dataset(tmp_path / "pictures", [WIDE, SQUARE, WIDE] * 8, seed=1), tmp_path / "other", val=4)
+    (code, output), (other_code, _) = srun(flags, tmp_path / "run", free_port(), "--shards", tmp_path / "other")
+    assert (code, other_code) == (2, 2)
+    assert (
+        f"rank 0 on {platform.node()} has shards_digest {read_index(flags['--shards']).digest} and rank 1 on " in output
+    )
+    assert f" has shards_digest {other.digest}; put shards, base and output folder where all nodes see them" in output
 
 
 @pytest.mark.slow
