@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from refiner_ds.errors import UserError
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+REPEATED_SECONDS = 3.0
+"""A SIGINT that comes so soon after another is the same one: launchers pass on what the terminal has sent to all."""
 END = "REFINER_DS_END_TIME"
 """Environment variable: when the job's time is over, in seconds since 1970, for queues that do not tell it."""
 
@@ -20,7 +22,7 @@ class Stopping:
     def __init__(self, stop_at: float | None = None) -> None:
         """stop_at: seconds since 1970 from when on it is asked to."""
         self._stop_at = stop_at
-        self._signal = ""
+        self._signal, self._since = "", 0.0
 
     def watch(self) -> None:
         """Takes the signals over from here on."""
@@ -28,10 +30,11 @@ class Stopping:
             signal.signal(number, self._take)
 
     def _take(self, number: int, _: object) -> None:
-        if self._signal and number == signal.SIGINT:
+        if self._signal and number == signal.SIGINT and time.monotonic() - self._since > REPEATED_SECONDS:
             os.write(2, b"interrupted twice: ending at once; checkpoints that are complete stay as they are\n")
             os._exit(128 + number)
-        self._signal = self._signal or signal.Signals(number).name
+        if not self._signal:
+            self._signal, self._since = signal.Signals(number).name, time.monotonic()
 
     @property
     def cause(self) -> str:
