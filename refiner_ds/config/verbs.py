@@ -341,6 +341,9 @@ class Doctor:
     """Optimizer steps between checkpoints."""
     use_ema: bool = False
     """The run keeps a moving average, which its checkpoints hold too."""
+    plan: Path | None = None
+    """What `refiner-ds plan --json` has written for the run: how large its checkpoints are and how many there will be,
+    also where not all weights of the base are trained."""
     tracking_uri: str | None = None
     """MLflow server or store, to which the first host sends a run that is deleted again; MLFLOW_TRACKING_URI when not
     given."""

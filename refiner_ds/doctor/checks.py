@@ -146,15 +146,26 @@ def check_same(check: str, said: Mapping[str, Any], told: str, remedy: str) -> I
         told: what the answers are called, with their own names in braces.
     """
     answers = {host: answer for host, answer in said.items() if isinstance(answer, dict)}
-    differing = list(
-        differences(check, answers, lambda answer: f"{check} {answer['digest'] or 'not there yet'}", remedy)
-    )
+    differing = list(differences(check, answers, lambda answer: f"{check} {answer['digest']}", remedy))
     for host, answer in said.items():
         if host not in answers:
             yield from_sentence(check, host, str(answer))
         elif host not in {line.host for line in differing}:
             yield Line(check, host, "ok", told.format(**answer))
     yield from differing
+
+
+def check_base(base: str, said: Mapping[str, Any]) -> Iterator[Line]:
+    """Each host's base, of which a hub id may be yet to be downloaded: by all of them, or by those that lack it."""
+    to_come = [host for host, answer in said.items() if isinstance(answer, dict) and answer["digest"] is None]
+    remedy = "download it before, e.g. by `hf download`, into a HF_HOME that all hosts share"
+    for host in to_come:
+        if len(to_come) == len(said):
+            yield Line("base", host, "warn", f"{base} is yet to be downloaded, by every host", remedy)
+        else:
+            yield Line("base", host, "fail", f"{base} is yet to be downloaded there, and other hosts have it", remedy)
+    others = {host: answer for host, answer in said.items() if host not in to_come}
+    yield from check_same("base", others, "whole, digest {digest}", "put the same base where all hosts see it")
 
 
 def check_compiler(compilers: Mapping[str, Facts], has_gpus: bool) -> Iterator[Line]:

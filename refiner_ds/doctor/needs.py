@@ -6,25 +6,21 @@ from typing import Any
 from refiner_ds.config.auto import AUTO, owned
 from refiner_ds.doctor.lines import ALL, Line, from_sentence, size_text
 from refiner_ds.errors import UserError
-from refiner_ds.estimate.disk import checkpoint_bytes
 
 FEW = 10
 """Room for fewer checkpoints than this, where all are kept, is worth a word."""
 
 
-def check_disk(
-    disks: Mapping[str, Any], parameters: int | None, has_average: bool, count: int | None
-) -> Iterator[Line]:
-    """Free bytes where the output folder lies, against its checkpoints."""
+def check_disk(disks: Mapping[str, Any], one: int | None, count: int | None) -> Iterator[Line]:
+    """Free bytes where the output folder lies, against its checkpoints: bytes of one, and how many at most."""
     for host, facts in disks.items():
         if not isinstance(facts, dict):
             yield from_sentence("disk", host, str(facts))
             continue
         free = facts["free_bytes"]
-        if parameters is None:
+        if one is None:
             yield Line("disk", host, "ok", f"{size_text(free)} free")
             continue
-        one = checkpoint_bytes(parameters, has_average)
         need = one * (count or 1)
         told = f"{size_text(free)} free, a checkpoint takes {size_text(one)}"
         remedy = "free some room, choose another --output_dir, or keep fewer with --checkpoints_total_limit"

@@ -1,7 +1,7 @@
 """The course of an examination: asks the hosts one thing after the other, each of all at once, and lists the lines."""
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from refiner_ds.doctor.environment import check_environment
 from refiner_ds.doctor.hosts import HostFailure, Hosts, Refusal
 from refiner_ds.doctor.lines import ALL, Line, size_text
 from refiner_ds.doctor.network import Reduced, all_reduce, hosts_without_folder, pair_faults
+from refiner_ds.estimate.disk import checkpoint_bytes
 
 ASK_SECONDS, READ_SECONDS, MLFLOW_SECONDS = 120.0, 300.0, 120.0
 SLOW_BYTES_PER_S = 125e6
@@ -29,6 +30,7 @@ class Asked:
     experiment: str
     port: int
     has_average: bool
+    checkpoint_size: int | None
     checkpoints: int | None
     config: dict[str, Any]
     micro_batch_size: int | None
@@ -108,15 +110,17 @@ class Survey:
             self._add(checks.check_same("shards", said, told, "copy the shards of one host to all, or share a folder"))
 
     def _disk(self) -> None:
-        parameters = None
+        size = self.asked.checkpoint_size
         if self.asked.base:
             arguments = {"name": self.asked.base, "revision": self.asked.revision, "variant": self.asked.variant}
             said = self.hosts.ask("base", READ_SECONDS, **arguments)
-            self._add(self._base_lines(said))
-            parameters = next((of["parameters"] for of in said.values() if isinstance(of, dict)), None)
+            self._add(checks.check_base(self.asked.base, said))
+            trained = [of["parameters"] for of in said.values() if isinstance(of, dict) and of["parameters"]]
+            if size is None and trained:
+                size = checkpoint_bytes(trained[0], self.asked.has_average)
         if self.asked.output_dir and self.hosts.there:
             disks = self.hosts.ask("disk", ASK_SECONDS, output_dir=self.asked.output_dir)
-            self._add(needs.check_disk(disks, parameters, self.asked.has_average, self.asked.checkpoints))
+            self._add(needs.check_disk(disks, size, self.asked.checkpoints))
             if len(self.hosts.there) > 1 and all(isinstance(answer, dict) for answer in disks.values()):
                 self._folder(self.asked.output_dir)
 
@@ -127,15 +131,6 @@ class Survey:
         except (HostFailure, Refusal) as error:
             self._add([Line("output folder", first, "fail", f"its marker could not be taken away: {error}",
                             f"remove .refiner-ds-doctor-* from {output_dir}")])  # fmt: skip
-
-    def _base_lines(self, said: Mapping[str, Any]) -> Iterator[Line]:
-        to_come = [name for name, of in said.items() if isinstance(of, dict) and of["digest"] is None]
-        if len(to_come) == len(said):
-            for name in to_come:
-                remedy = "download it before, e.g. by `hf download`, into a HF_HOME that all hosts share"
-                yield Line("base", name, "warn", f"{self.asked.base} is yet to be downloaded, by every host", remedy)
-            return
-        yield from checks.check_same("base", said, "whole, digest {digest}", "put the same base where all hosts see it")
 
     def _mlflow(self) -> None:
         if self.asked.tracking_uri:

@@ -16,8 +16,14 @@ from refiner_ds.errors import UserError
 from refiner_ds.estimate.disk import checkpoints_to_come
 from refiner_ds.folders import require_folder
 
-OPTIONAL = ("shards", "output_dir", "pretrained_model_name_or_path", "tracking_uri")
-"""What is only looked at where it is named."""
+OPTIONAL = {
+    "shards": "shards",
+    "output_dir": "output_dir",
+    "pretrained_model_name_or_path": "base",
+    "tracking_uri": "tracking_uri",
+}
+"""Flags of what is only looked at where it is named, and what is asked of it."""
+TOLD_BY_PLAN = ("use_ema", "checkpoints_total_limit", "max_train_steps", "checkpointing_steps")
 
 
 def run(options: Doctor) -> int:
@@ -37,12 +43,17 @@ def run(options: Doctor) -> int:
         print(told)
     else:
         print(as_table(lines, len(places), sys.stdout.isatty()))
-        if left := [f"--{name}" for name in OPTIONAL if not getattr(options, name)]:
+        if left := left_out(asked):
             print(f"not looked at, as not named: {', '.join(left)}")
         if options.json:
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(told + "\n", encoding="utf-8")
     return 1 if any(line.state == "fail" for line in lines) else 0
+
+
+def left_out(asked: Asked) -> list[str]:
+    """The flags of what is not looked at."""
+    return [f"--{flag}" for flag, name in OPTIONAL.items() if not getattr(asked, name)]
 
 
 def _require_numbers(options: Doctor) -> None:
@@ -60,7 +71,7 @@ def _require_numbers(options: Doctor) -> None:
 
 def _asked(options: Doctor) -> Asked:
     config = read_json(options.deepspeed_config) if options.deepspeed_config else {}
-    numbers = (options.checkpoints_total_limit, options.max_train_steps, options.checkpointing_steps)
+    size, count = _checkpoints(options)
     return Asked(
         shards=options.shards,
         output_dir=str(options.output_dir) if options.output_dir else None,
@@ -71,13 +82,34 @@ def _asked(options: Doctor) -> Asked:
         experiment=options.experiment,
         port=options.master_port,
         has_average=options.use_ema,
-        checkpoints=checkpoints_to_come(*numbers),
+        checkpoint_size=size,
+        checkpoints=count,
         config=config,
         micro_batch_size=options.train_batch_size,
         accumulation_steps=options.gradient_accumulation_steps,
         asks_batch=bool(config or options.train_batch_size or options.gradient_accumulation_steps),
         environment=_carried_by_deepspeed() if options.hostfile else {},
     )
+
+
+def _checkpoints(options: Doctor) -> tuple[int | None, int | None]:
+    """Bytes of a checkpoint as a plan has counted them, and how many lie on the disk at most; None where not known."""
+    if options.plan is None:
+        numbers = (options.checkpoints_total_limit, options.max_train_steps, options.checkpointing_steps)
+        return None, checkpoints_to_come(*numbers)
+    if given := [name for name in TOLD_BY_PLAN if getattr(options, name) != getattr(Doctor, name)]:
+        raise UserError(
+            f"--{given[0]} would have no effect beside --plan {options.plan}, which says how large checkpoints are and "
+            "how many there will be; leave one of both out."
+        )
+    try:
+        disk = json.loads(options.plan.read_text(encoding="utf-8"))["disk"]
+        return int(disk["one"]), None if disk["count"] is None else int(disk["count"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--plan {options.plan} is no plan that can be read, so the size of checkpoints is not known; write one by "
+            f"`refiner-ds plan ... --json {options.plan}`."
+        ) from error
 
 
 def _carried_by_deepspeed() -> dict[str, str]:

@@ -105,6 +105,20 @@ def test_what_no_configuration_of_ours_compiles_is_never_red(facts, state):
     assert found(checks.check_compiler({"a": {"name": "c++", **facts}}, True)) == ([("a", state)] if state else [])
 
 
+@pytest.mark.parametrize(
+    ("digests", "expected"),
+    [
+        ({"a": None, "b": "1", "c": "1"}, [("a", "fail")]),
+        ({"a": "1", "b": None, "c": "2"}, [("b", "fail"), ("c", "fail")]),
+        ({"a": None, "b": None}, [("a", "warn"), ("b", "warn")]),
+        ({"a": "1", "b": "1"}, []),
+    ],
+)
+def test_a_base_that_some_hosts_lack_is_their_fault_and_not_that_of_who_has_it(digests, expected):
+    lines = list(checks.check_base("hub/base", {host: {"digest": digest} for host, digest in digests.items()}))
+    assert found(lines) == expected and len(lines) == len(digests)
+
+
 def test_a_checkpoint_is_counted_from_the_weights_and_one_more_than_the_limit_lies_on_the_disk():
     assert checkpoint_bytes(1000, False) == 12_000 and checkpoint_bytes(1000, True) == 16_000
     assert checkpoints_to_come(2, 10_000, 500) == 3 and checkpoints_to_come(9, 1_001, 500) == 3
@@ -117,7 +131,7 @@ def test_a_checkpoint_is_counted_from_the_weights_and_one_more_than_the_limit_li
     [(23, 2, "fail"), (24, 2, None), (11, None, "fail"), (100, None, "warn"), (120, None, None)],
 )
 def test_free_disk_is_held_against_the_checkpoints_to_come(free, count, state):
-    lines = needs.check_disk({"a": {"free_bytes": free}}, 1, False, count)
+    lines = needs.check_disk({"a": {"free_bytes": free}}, checkpoint_bytes(1), count)
     assert found(lines) == ([("a", state)] if state else [])
 
 

@@ -48,12 +48,12 @@ def cluster(tmp_path_factory, tiny_base, shards):
 def doctor(cluster, refiner_ds_command):
     """`doctor(*arguments)` runs it in the cluster's folder: (process, JSON, seconds)."""
 
-    def run(*arguments: object, apart: bool = False):
+    def run(*arguments: object, apart: bool = False, **more: str):
         report = cluster / "report.json"
         report.unlink(missing_ok=True)
         environment = {"PATH": f"{cluster / 'bin'}:{os.environ['PATH']}", "SSH_LOG": str(cluster / "ssh.log")}
         environment |= {"GLOO_SOCKET_IFNAME": "lo", "APART": "1" if apart else ""}
-        environment |= {"PYTHONPATH": str(Path(__file__).parents[2])}
+        environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), **more}
         started = time.monotonic()
         done = refiner_ds_command("doctor", *arguments, "--json", report, cwd=cluster, **environment)
         assert "Traceback" not in done.stderr, done.stderr
@@ -69,12 +69,14 @@ def free_port() -> int:
 
 def test_this_machine_alone_is_looked_at_without_ssh(doctor, cluster):
     (cluster / "ssh.log").unlink(missing_ok=True)
-    done, report, _ = doctor("--master_port", free_port())
+    (cluster / "plan.json").write_text('{"disk": {"one": 1000, "count": 3}}')
+    done, report, _ = doctor("--master_port", free_port(), "--output_dir", "runs", "--plan", "plan.json")
     assert (done.returncode, report["healthy"]) == (0, True), done.stdout
     checks = {line["check"]: line["text"] for line in report["lines"]}
     assert {"versions", "devices", "host name", "compiler", "master port", "all-reduce"} <= checks.keys()
     assert "2 ranks: 16.8 MB in" in checks["all-reduce"]
-    assert "not looked at, as not named: --shards, --output_dir" in done.stdout
+    assert checks["disk"].endswith("a checkpoint takes 1.0 kB, and 3 are kept")
+    assert "not looked at, as not named: --shards, --pretrained_model_name_or_path, --tracking_uri" in done.stdout
     assert not (cluster / "ssh.log").exists()
 
 
@@ -82,10 +84,11 @@ def test_this_machine_alone_is_looked_at_without_ssh(doctor, cluster):
 def test_healthy_hosts_are_green_and_nothing_is_left_on_them(doctor, cluster):
     done, report, _ = doctor(
         *("--hostfile", "hostfile", "--shards", "shards", "--pretrained_model_name_or_path", "base"),
-        *("--output_dir", "runs/one", "--tracking_uri", f"sqlite:///{cluster}/mlflow.db"),
-        *("--master_port", free_port(), "--train_batch_size", 2),
+        *("--output_dir", "runs/one", "--master_port", free_port(), "--train_batch_size", 2),
+        MLFLOW_TRACKING_URI=f"sqlite:///{cluster}/mlflow.db",
     )
     assert (done.returncode, report["healthy"]) == (0, True), done.stdout
+    assert "not looked at" not in done.stdout
     lines = report["lines"]
     for check in ("host", "versions", "devices", "interface", "reachability", "clock", "shards", "base", "disk"):
         assert {line["host"] for line in lines if line["check"] == check} == {"127.0.0.1", "localhost"}, check
@@ -188,6 +191,8 @@ def test_other_shards_are_told_by_their_digest(doctor, cluster, dataset, pack_da
         (["--master_port", "70000"], "--master_port 70000 is no port"),
         (["--checkpoints_total_limit", "0"], "--checkpoints_total_limit 0 leaves nothing"),
         (["--deepspeed_config", "none.json"], "--deepspeed_config none.json cannot be read"),
+        (["--plan", "none.json"], "--plan none.json is no plan that can be read"),
+        (["--plan", "none.json", "--use_ema"], "--use_ema would have no effect beside --plan none.json"),
     ],
 )
 def test_a_mistake_is_answered_with_one_sentence(arguments, words, capsys):
