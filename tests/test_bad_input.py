@@ -236,9 +236,13 @@ def test_a_model_that_is_none(good, refused, tmp_path, verb):
 
 def test_an_export_of_a_folder_without_checkpoints(refused, tmp_path):
     (tmp_path / "run" / "checkpoint-5").mkdir(parents=True)
-    for folder in (tmp_path / "nothing", tmp_path / "run", tmp_path / "run" / "checkpoint-5"):
-        words = f"{folder} is no complete checkpoint and holds none, so there is nothing to export; name a checkpoint"
-        assert words in refused("export", folder, tmp_path / "out")
+    told = {
+        "nothing": " is no complete checkpoint and holds none, so there is nothing to export; name a checkpoint",
+        "run/checkpoint-5": " is no complete checkpoint (it has no commit.json) and holds none, so there is nothing",
+        "run": " holds no whole checkpoint (checkpoint-5: it has no commit.json), so there is nothing to export; bring",
+    }
+    for folder, words in told.items():
+        assert f"{tmp_path / folder}{words}" in refused("export", tmp_path / folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
