@@ -14,7 +14,9 @@ import psutil
 import pytest
 
 from refiner_ds.checkpoint.layout import complete_checkpoints
-from refiner_ds.cli import main
+from refiner_ds.errors import UserError
+from refiner_ds.folders import require_folder
+from refiner_ds.train.lock import Lock
 from tests.train.launch import REPO, TIMEOUT_SECONDS, launch, losses, start, torchrun
 
 pytestmark = pytest.mark.slow
@@ -210,15 +212,26 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(flags, whole, tmp_path):
         assert "the last checkpoint, of step 6, could not be written" in done.stdout
         assert [checkpoint.step for checkpoint in complete_checkpoints(folder)] == [2]
         assert not list(folder.glob(".writing-*")), "what could not be written gives its room back"
-        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
-        arguments = [str(part) for pair in flags.items() for part in pair if part is not None]
-        assert main(["train", *arguments]) == 2, "a disk that is read-only is refused in words"
-        subprocess.run(["mount", "-o", "remount,rw,size=1g", folder], check=True)
+        subprocess.run(["mount", "-o", "remount,size=1g", folder], check=True)
         done = start(torchrun(), flags)
         assert done.returncode == 0 and f"continuing from {folder}/checkpoint-2" in done.stdout, done.stdout[-3000:]
         assert losses(folder) == {step: whole[step] for step in range(1, 7)}  # to the last bit
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_folder_that_is_read_only_is_refused_in_words(tmp_path):
+    folder = tmp_path / "readonly"
+    folder.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], check=False).returncode:
+        pytest.skip("a disk of its own needs root")
+    try:
+        with pytest.raises(UserError, match=r"readonly is no folder that can be written; name another folder"):
+            require_folder(folder)
+        with pytest.raises(UserError, match=r"--output_dir \S*readonly cannot be written \(Read-only file system\)"):
+            Lock(folder, print)
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 def table() -> str:
