@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "train.plan",
         "train.about",
         "train.hooks",
+        "train.ready",
         "train.start",
         "train.__main__",
     ),
