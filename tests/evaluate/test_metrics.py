@@ -64,13 +64,11 @@ def test_ranks_together_validate_every_held_out_sample_once(shards, tmp_path):
         return values
 
     refiner = Echo()
+    cpu, sampling, always = torch.device("cpu"), Sampling(1, 1.0), lambda: True
     for rank in range(3):
-        validate(
-            refiner, held_out, World(rank, 3), Sampling(1, 1.0), 0, collect, torch.device("cpu"), tmp_path / "three"
-        )
-    alone, pictures = validate(
-        Echo(), held_out, World(), Sampling(1, 1.0), 0, lambda v: v, torch.device("cpu"), tmp_path / "one"
-    )
+        validate(refiner, held_out, World(rank, 3), sampling, 0, collect, cpu, tmp_path / "three", always)
+    alone, pictures = validate(Echo(), held_out, World(), sampling, 0, lambda v: v, cpu, tmp_path / "one", always)
+    assert validate(Echo(), held_out, World(), sampling, 0, lambda v: v, cpu, tmp_path / "no", lambda: False) is None
     together = sum(sums) / len(held_out)
     assert together[0].item() == pytest.approx(alone["val/psnr"]) and together[3].item() == pytest.approx(
         alone["val/render_ssim"]
