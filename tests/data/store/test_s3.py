@@ -89,7 +89,7 @@ def test_faults_are_survived(s3, store, faults):
     ("fault", "said"), [("cut", r"only \d+ of 300007 bytes came"), (503, r"OSError \(Service Unavailable\)")]
 )
 def test_what_stays_broken_is_told_in_one_sentence(s3, tmp_path, fault, said):
-    store = open_store(URL, CacheOptions(tmp_path, SIZE), Retry(first_wait=0.01, deadline=0.1, slowest_rate=1e9))
+    store = open_store(URL, CacheOptions(tmp_path, SIZE), Retry(first_wait=0.01, deadline=2.0, slowest_rate=1e9))
     s3.faults.extend([fault] * 500)
     name = next(iter(FILES))
     with pytest.raises(
