@@ -59,7 +59,8 @@ def test_everything_is_trained_unless_attention_alone_is_asked_for(tiny_base):
 @pytest.mark.parametrize("trainable", ["all", "attention"])
 def test_low_rank_updates_start_at_zero_are_equal_on_all_ranks_and_train_beside_conv_in(tiny_base, batch, trainable):
     full, low, again = (_refiner(tiny_base, trainable=trainable, lora_rank=rank) for rank in (None, 4, 4))
-    torch.testing.assert_close(_loss(full, batch), _loss(low, batch), rtol=1e-6, atol=0)  # some CPUs round otherwise
+    full.network.requires_grad_(False)  # as what low rank leaves alone is: torch has other kernels for other weights
+    assert torch.equal(_loss(full, batch), _loss(low, batch))
     for (name, one), (_, other) in zip(low.network.named_parameters(), again.network.named_parameters(), strict=True):
         assert torch.equal(one, other), name
     names = _trained(low)

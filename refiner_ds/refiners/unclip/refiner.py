@@ -42,6 +42,7 @@ class UnclipRefiner:
         self.base_fingerprint = fingerprint(self._parts.unet.state_dict())
         """Tells the base's UNet from others, before anything was done to it."""
         self._pipeline = _pipeline(self._parts)
+        self._parts.unet.requires_grad_(True)  # until it is adapted otherwise, or placed for repairing alone
         if adaptation:
             adapt(self._parts, adaptation)
             self._pipeline.scheduler = self._parts.scheduler

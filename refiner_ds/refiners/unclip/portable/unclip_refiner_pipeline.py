@@ -90,6 +90,9 @@ class UnclipRefinerPipeline(DiffusionPipeline):
             image_normalizer=image_normalizer,
             image_noising_scheduler=image_noising_scheduler,
         )
+        for part in (vae, text_encoder, unet, image_encoder, image_normalizer):
+            # torch computes with other kernels where weights want gradients, and a picture would round otherwise
+            part.requires_grad_(False)
         self.register_to_config(
             refiner_format=refiner_format, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
         )
