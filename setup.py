@@ -42,6 +42,7 @@ setup(
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",  # what is quick runs in as many processes as there are cores
             "ruff>=0.9",
             "mypy>=1.13",
             "bitsandbytes>=0.50",

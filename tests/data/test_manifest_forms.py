@@ -16,7 +16,7 @@ def folder(tmp_path) -> Path:
     return write_folder(tmp_path)
 
 
-@pytest.mark.parametrize("write", [as_lists, as_difix, as_table, lambda folder: folder], ids=str)
+@pytest.mark.parametrize("write", [as_lists, as_difix, as_table, lambda folder: folder], ids=["lists", "difix", "table", "tree"])
 def test_all_forms_give_the_same_samples(folder, write, monkeypatch, tmp_path_factory):
     path = write(folder)
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))

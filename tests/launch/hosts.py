@@ -133,6 +133,7 @@ class Hosts:
         self._on_switch("link", "set", "br0", "up")
         for host in (self.a, self.b):
             self._connect(host)
+        self._reach_each_other()
 
     def down(self) -> None:
         """Ends both hosts and the switch."""
@@ -158,21 +159,26 @@ class Hosts:
         host.power_off()
 
     def plug(self, host: Host) -> None:
-        """Puts its cable back in."""
+        """Puts its cable back in, and waits until each reaches the other by ssh."""
         self._on_switch("link", "set", f"to-{host.name}", "up")
+        self._reach_each_other()
 
     def boot_again(self, host: Host) -> None:
-        """Brings one up that was off."""
+        """Brings one up that was off, and waits until each reaches the other by ssh."""
         self._on_switch("link", "delete", f"to-{host.name}")
         self._connect(host)
+        self._reach_each_other()
 
     def _connect(self, host: Host) -> None:
         host.boot()
         cable = f"to-{host.name}"
         self._on_switch("link", "add", cable, "type", "veth", "peer", "name", "net0", "netns", str(host.pid))
         self._on_switch("link", "set", cable, "master", "br0", "up")
-        asked = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=2", host.address, "true"]
-        until(lambda: host.run(*asked, seconds=10).returncode == 0, 20)
+
+    def _reach_each_other(self) -> None:
+        for host, other in ((self.a, self.b), (self.b, self.a)):
+            asked = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=2", other.address, "true"]
+            until(lambda host=host, asked=asked: host.run(*asked, seconds=10).returncode == 0, 20)
 
     def _on_switch(self, *words: str) -> None:
         command = ["nsenter", "-t", str(self._switch_pid), "-n", "--", "ip", *words]
