@@ -44,6 +44,8 @@ def _export_checkpoint(options: Export) -> None:
     _require_updates(checkpoint, options.lora)
     kind = _kind_of(checkpoint, options.weights)
     refiner, origin = base_of(checkpoint, options, PRECISIONS[options.dtype])
+    if origin.adaptation.lora_rank is None:  # low-rank updates are added in fp32
+        refiner.cast(PRECISIONS[options.dtype])
     refiner.load_weights(_finite(checkpoint, kind))
     facts = {
         "step": checkpoint.step,

@@ -178,7 +178,7 @@ def test_memory_stays_under_twice_the_model(large, tmp_path, name):
     command = [sys.executable, "-m", "tests.resident", "export", large / "run", tmp_path / "out", "--dtype", name]
     done = subprocess.run([*map(str, command)], cwd=REPO, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    taken = int(done.stdout.split()[-2])
+    taken = int(done.stdout.split()[-1])  # beside mapped files, whose pages the system takes back when it needs them
     size = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.safetensors"))
     assert taken < 2 * size, f"{taken / 1e6:.0f} MB for a model of {size / 1e6:.0f} MB"
 

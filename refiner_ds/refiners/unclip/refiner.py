@@ -157,10 +157,24 @@ class UnclipRefiner:
             )
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Copies weights over those of the network of their names, one at a time, as they come."""
+        """Copies weights over those of the network of their names, one at a time, as they come.
+
+        Raises:
+            UserError: one is too large for the precision that the network is in.
+        """
         own = self._parts.unet.state_dict()
         for name, weight in weights:
+            cast([(name, weight)], "unet", own[name].dtype)
             own[name].copy_(weight)
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Puts all parts into one precision, in place.
+
+        Raises:
+            UserError: a weight is too large for the precision.
+        """
+        for name in NETWORKS:
+            cast_network(getattr(self._parts, name), name, dtype)
 
     def merge(self) -> None:
         """Adds low-rank updates to the weights that they update; the network computes what it did."""
@@ -173,8 +187,7 @@ class UnclipRefiner:
             UserError: a weight is too large for the precision.
         """
         self.merge()
-        for name in NETWORKS:
-            cast_network(getattr(self._parts, name), name, dtype)
+        self.cast(dtype)
         self._pipeline.save_pretrained(folder, safe_serialization=True)
 
     def save_adapter(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
