@@ -1,7 +1,8 @@
 """The batch contract: the one meeting point of data and refiners. Pictures stay uint8 until they are on the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,13 +41,41 @@ class Batch:
         """The same batch with its pictures on `device`; the copy from pinned memory overlaps with computing."""
         return self._map(lambda picture: picture.to(device, non_blocking=True))
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All its tensors by name, samples along the first axis."""
+        return {"render": self.render, "gt": self.gt, "cond": self.cond}
+
     def alone(self, number: int) -> "Batch":
         """The batch of one of its samples, whose pictures are views of these."""
         one = self._map(lambda picture: picture[number : number + 1])
         return replace(one, positions=(self.positions[number],), keys=(self.keys[number],))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        return replace(self, render=change(self.render), gt=change(self.gt), cond=change(self.cond))
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in self.tensors.items()}
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedBatch(Batch):
+    """A batch whose pictures were encoded before: views are latents (B, c, h, w), fp16 or bf16, scaled.
+
+    Attributes:
+        embedding: (B, d) of the reference, in the same precision.
+    """
+
+    embedding: Tensor
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All its tensors by name, samples along the first axis."""
+        return {**super().tensors, "embedding": self.embedding}
+
+
+def batch_of(tensors: Mapping[str, Any], positions: tuple[int, ...], keys: tuple[str, ...]) -> Batch:
+    """The inverse of `Batch.tensors`."""
+    kind = EncodedBatch if "embedding" in tensors else Batch
+    return kind(**tensors, positions=positions, keys=keys)
 
 
 def to_unit(pictures: Tensor) -> Tensor:

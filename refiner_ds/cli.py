@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "pack": (verbs.Pack, "refiner_ds.verbs.pack"),
     "verify": (verbs.Verify, "refiner_ds.verbs.verify"),
     "index": (verbs.Index, "refiner_ds.verbs.index"),
+    "encode": (verbs.Encode, "refiner_ds.verbs.encode"),
     "train": (training.Train, "refiner_ds.train.start"),
     "checkpoints": (verbs.Checkpoints, "refiner_ds.verbs.checkpoints"),
     "export": (verbs.Export, "refiner_ds.verbs.export"),

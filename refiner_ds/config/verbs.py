@@ -124,6 +124,39 @@ class Index:
 
 
 @dataclass(frozen=True)
+class Encode:
+    """Encode the pictures of shards once, on any number of ranks; training then needs neither VAE nor CLIP."""
+
+    shards: Annotated[Positional[str], arg(metavar="SHARDS")]
+    """Shards of pictures: a folder, or its URL."""
+    out: Out
+    """Folder to write the encoded shards into, with the held-out pictures as they are; must not exist or be empty.
+    Ranks on several nodes need one that all of them see."""
+    pretrained_model_name_or_path: str
+    """Base checkpoint whose VAE and image encoder are used; training refuses any other one."""
+    revision: str | None = None
+    """Branch, tag or commit of the base, where that is a hub id."""
+    variant: str | None = None
+    """Take the base's weights of this variant, such as fp16."""
+    buckets: str = BUCKETS
+    """Aspect buckets as KEY:WIDTHxHEIGHT, to which pictures are resized; training takes the same."""
+    crops: Literal["latent", "windows"] = "latent"
+    """latent: encode whole pictures, and let training cut columns of latents, each crop with the embedding of the
+    window nearest to it. windows: encode fixed windows from their pixels alone: each crop is exact, and there are
+    few."""
+    windows: int = 4
+    """Windows of each picture, evenly spaced from left to right; a square picture has one."""
+    flips: bool = False
+    """Encode the mirrored pictures too, for --random_flip; takes twice the time and the room."""
+    dtype: Literal["fp16", "bf16"] = "fp16"
+    """Precision of the stored numbers."""
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Precision that the encoders compute in."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU if there is one."""
+
+
+@dataclass(frozen=True)
 class Export:
     """Write a checkpoint as a diffusers pipeline in safetensors, or its low-rank updates alone; needs no GPU."""
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refiner_ds.data.latents import LATENTS, Encoding
 from refiner_ds.data.manifest import VIEWS
 from refiner_ds.errors import UserError
 from refiner_ds.folders import file_made_whole
@@ -16,7 +17,7 @@ from refiner_ds.folders import file_made_whole
 FILE_NAME, RECORDS_NAME, SOURCES_NAME = "index.json", "samples.npy", "sources.jsonl"
 FILES = (FILE_NAME, RECORDS_NAME, SOURCES_NAME)
 VERSION = 2
-KINDS = ("png", "jpg", "webp", "tif", "npy")
+KINDS = ("png", "jpg", "webp", "tif", "npy", LATENTS)
 """Extensions of members, numbered in the records: new ones go to the end."""
 SPLITS = ("train", "val")
 
@@ -83,7 +84,8 @@ class Index:
             Width and height are those of the picture files.
         codec: how pictures are stored: "keep" is as their files were, others are "tiff", "npy" and such as "jpeg:95".
         buckets: those to whose sizes pictures were resized, as --buckets spells them; None left them at their own.
-        made_by: "pack", or "index" for tars that something else wrote.
+        made_by: "pack", "encode", or "index" for tars that something else wrote.
+        encoding: how the training samples were encoded; None where they are pictures.
     """
 
     folder: Path
@@ -96,6 +98,7 @@ class Index:
     made_by: str
     records_sha256: str
     sources_sha256: str
+    encoding: Encoding | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -145,6 +148,7 @@ def write_index(
     made_by: str = "pack",
     codec: str = "keep",
     buckets: str | None = None,
+    encoding: Encoding | None = None,
 ) -> Index:
     """Writes samples.npy, sources.jsonl and, last, index.json, which makes the folder a data set.
 
@@ -155,8 +159,9 @@ def write_index(
         np.save(array, records)
     with file_made_whole(folder / SOURCES_NAME) as path, path.open("w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in sources)
-    sums = (sha256_of(folder / name) for name in (RECORDS_NAME, SOURCES_NAME))
-    index = Index(folder, (*shards,), _mapped(folder), (*datasets,), (*skipped,), codec, buckets, made_by, *sums)
+    sums = sha256_of(folder / RECORDS_NAME), sha256_of(folder / SOURCES_NAME)
+    parts = (*shards,), _mapped(folder), (*datasets,), (*skipped,)
+    index = Index(folder, *parts, codec, buckets, made_by, *sums, encoding)
     with file_made_whole(folder / FILE_NAME) as path:
         path.write_text(json.dumps(_content(index), indent=1) + "\n", encoding="utf-8")
     return index
@@ -167,6 +172,8 @@ def _content(index: Index) -> dict[str, Any]:
     parts = {name: [asdict(part) for part in getattr(index, name)] for name in ("datasets", "shards", "skipped")}
     names = ("codec", "buckets", "made_by", "records_sha256", "sources_sha256")
     rest = {name: getattr(index, name) for name in names}
+    if index.encoding:
+        rest["encoding"] = asdict(index.encoding)
     content = {"version": VERSION, "digest": index.digest, "views": list(VIEWS), **rest, **parts}
     return {**content, "sum": _sum(content)}
 
@@ -192,12 +199,13 @@ def read_index(folder: Path, location: str | None = None) -> Index:
         datasets = tuple(Dataset(**part) for part in content["datasets"])
         skipped = tuple(Skipped(**part) for part in content["skipped"])
         rest = {name: content[name] for name in ("codec", "buckets", "made_by", "records_sha256", "sources_sha256")}
+        encoding = Encoding(**content["encoding"]) if "encoding" in content else None
         _require_records(folder, where, rest["records_sha256"], shards)
         if tuple(content["views"]) != VIEWS:
             raise UserError(f"{path} has the views {content['views']} and this program reads {VIEWS}; pack again.")
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} lacks what pack writes into it, so samples cannot be found; pack again.") from error
-    return Index(folder, shards, _mapped(folder), datasets, skipped, **rest)
+    return Index(folder, shards, _mapped(folder), datasets, skipped, **rest, encoding=encoding)
 
 
 def content_of(text: bytes, path: str) -> dict[str, Any]:

@@ -61,7 +61,15 @@ class Samples:
             random_flip: mirror half of the draws left to right, all three views alike.
             replaces: put another sample of the bucket, chosen by the draw's position, in the place of a broken one.
             resampling: how crops are resized, "exact" or "window", see `codecs.cut`.
+
+        Raises:
+            UserError: the shards hold no pictures of that split.
         """
+        if split == "train" and shards.index.encoding:
+            raise UserError(
+                f"shards {shards.location} hold latents of the training pictures and not the pictures, which are "
+                f"needed here; name the shards that they were encoded from, of digest {shards.index.encoding.source}."
+            )
         return cls(shards, shards.index.rows(split), buckets, seed, random_flip, replaces, resampling)
 
     def __len__(self) -> int:
@@ -93,7 +101,7 @@ class Samples:
         """Key of a sample of the split."""
         return self.shards.index.key(self.rows[sample])
 
-    def shape(self, draws: Sequence[Draw]) -> tuple[int, int, int, int, int]:
+    def shape(self, draws: Sequence[Draw]) -> tuple[int, ...]:
         """(V, B, H, H, 3): the shape of what `fill` fills, V views of B samples."""
         height = self.buckets[draws[0].bucket].height
         return len(VIEWS), len(draws), height, height, 3
@@ -110,8 +118,14 @@ class Samples:
             UserError: a sample cannot be used; names sample, shard and cause.
         """
         replaced: list[str] = []
-        keys = tuple(self.key(self._usable(draw, pictures[:, i], replaced)) for i, draw in enumerate(draws))
+        places = (self.place_of(pictures, number) for number in range(len(draws)))
+        keys = tuple(self.key(self._usable(draw, place, replaced)) for draw, place in zip(draws, places, strict=True))
         return Drawn(keys, tuple(replaced))
+
+    @staticmethod
+    def place_of(filled: np.ndarray, number: int) -> np.ndarray:
+        """What belongs to a sample of the batch: (V, H, H, 3)."""
+        return filled[:, number]
 
     def whole(self, sample: int) -> dict[str, np.ndarray]:
         """(H, W, 3) uint8 RGB by view: a sample uncropped at the size at which it is stored.

@@ -60,13 +60,14 @@ def looks_of(index: Index, with_lines: bool) -> Iterator[Look]:
     for number, shard in enumerate(index.shards):
         rows.setdefault(shard.name, []).append(slice(bounds[number], bounds[number + 1]))
         shards[shard.name] = shard
-    packed = index.made_by == "pack"
+    packed = index.made_by in ("pack", "encode")
     lines = _lines(index) if packed and with_lines else None
     buckets = parse_buckets(index.buckets) if index.buckets else ()
     for name, shard in shards.items():
         records = np.concatenate([index.records[part] for part in rows[name]])
         known = list(islice(lines, shard.samples)) if lines else None
-        yield Look(index.folder, name, shard.bytes, shard.sha256, records, names, packed, buckets, known)
+        file = (name, shard.bytes, shard.sha256)
+        yield Look(index.folder, *file, records, names, packed, buckets, known, index.encoding)
 
 
 def _lines(index: Index) -> Iterator[str]:

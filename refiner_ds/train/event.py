@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from refiner_ds.batch import Batch
+from refiner_ds.batch import Batch, batch_of
 from refiner_ds.checkpoint.place import Gather, Place
 from refiner_ds.checkpoint.snapshot import file_of
 from refiner_ds.checkpoint.tensor_file import write_tensors
-from refiner_ds.data.manifest import VIEWS
 from refiner_ds.errors import UserError
 from refiner_ds.folders import sync
 
@@ -107,9 +106,10 @@ def _begin(scratch: Path) -> None:
 
 
 def _write_pictures(path: Path, suspects: Sequence[Suspect]) -> None:
-    """Views of B suspects, (B, 3, H, W) uint8 each, and `positions` (B,) int64, by which they are found."""
-    views = {view: torch.cat([getattr(each.batch, view) for each in suspects]).contiguous() for view in VIEWS}
-    write_tensors(path, {**views, "positions": torch.tensor([each.told["position"] for each in suspects])}, {})
+    """What the batches of B suspects hold, by name, and `positions` (B,) int64, by which they are found."""
+    batches = [each.batch.tensors for each in suspects]
+    tensors = {name: torch.cat([batch[name] for batch in batches]).contiguous() for name in batches[0]}
+    write_tensors(path, {**tensors, "positions": torch.tensor([each.told["position"] for each in suspects])}, {})
 
 
 def _finish(scratch: Path, folder: Path, event: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ def _fault_of(part: Callable[[], None]) -> str:
 def _read_pictures(path: Path) -> dict[str, torch.Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in (*VIEWS, "positions")}
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{path} cannot be read ({error}), so pictures of the event are missing; where nodes wrote into folders of "
@@ -140,5 +140,5 @@ def _read_pictures(path: Path) -> dict[str, torch.Tensor]:
 
 def _batch_of(pictures: dict[str, torch.Tensor], told: dict[str, Any]) -> Batch:
     number = pictures["positions"].tolist().index(told["position"])
-    views: Mapping[str, Any] = {view: pictures[view][number : number + 1] for view in VIEWS}
-    return Batch(**views, positions=(told["position"],), keys=(told["key"],))
+    own = {name: tensor[number : number + 1] for name, tensor in pictures.items() if name != "positions"}
+    return batch_of(own, (told["position"],), (told["key"],))

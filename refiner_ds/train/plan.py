@@ -10,6 +10,7 @@ from refiner_ds.config.deepspeed import Resolved, read_json, resolve
 from refiner_ds.config.limits import check_limits
 from refiner_ds.config.training import Train
 from refiner_ds.data.buckets import parse_buckets, require_table
+from refiner_ds.data.encoded_samples import training_samples
 from refiner_ds.data.order import Order
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.shards import Shards, open_shards
@@ -98,7 +99,7 @@ def make_plan(flags: Train, world: World) -> Plan:
     shards = open_shards(flags.shards, cache, tell=note if world.is_main else None)
     buckets, replaces = parse_buckets(flags.buckets), flags.max_bad_samples > 0
     require_table(buckets, shards.index.buckets, shards.location)
-    samples = Samples.of(shards, "train", buckets, flags.seed, flags.random_flip, replaces, resampling=flags.resampling)
+    samples = training_samples(shards, buckets, flags.seed, flags.random_flip, replaces, flags.resampling)
     order = samples.order(resolved.global_batch_size, flags.shuffle_window_shards, flags.lanes)
     if len(samples) < resolved.global_batch_size:
         raise UserError(

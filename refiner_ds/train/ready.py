@@ -55,6 +55,21 @@ def require_base(plan: Plan, refiner: UnclipRefiner) -> None:
     require_agreement({"base": refiner.base_fingerprint}, "put the same base where all nodes see it.")
 
 
+def require_encoding(plan: Plan, refiner: UnclipRefiner) -> None:
+    """Refuses latents that other encoders than the base's have made.
+
+    Raises:
+        UserError: they are.
+    """
+    encoding = plan.shards.index.encoding
+    if encoding and encoding.encoders != refiner.encoders_fingerprint:
+        raise UserError(
+            f"the latents in {plan.shards.location} were made by other encoders than those of "
+            f"--pretrained_model_name_or_path {plan.flags.pretrained_model_name_or_path}, so the network would learn "
+            "in a space that its VAE does not know; train from the base that they were encoded with, or encode again."
+        )
+
+
 def require_crops(buckets: tuple[Bucket, ...], factor: int) -> None:
     """Refuses buckets whose crops are no whole number of latents of `factor` pixels.
 

@@ -38,7 +38,7 @@ from refiner_ds.train.meeting import (
     leave_process_group,
 )
 from refiner_ds.train.plan import Plan, plan_or_mistake
-from refiner_ds.train.ready import continued, meet, require_base, require_crops
+from refiner_ds.train.ready import continued, meet, require_base, require_crops, require_encoding
 from refiner_ds.train.resume import changes
 from refiner_ds.train.side import SideChannel
 from refiner_ds.train.stopping import Stopping, end_of_job
@@ -104,6 +104,9 @@ def _run(flags: Train, world: World, link: Link) -> int:
     sampling = refiner.sampling(flags.validation_steps, flags.validation_guidance_scale)
     require_base(plan, refiner)
     require_crops(plan.samples.buckets, refiner.crop_factor)
+    require_encoding(plan, refiner)
+    if plan.shards.index.encoding and not plan.times.validation:
+        refiner.leave_out_encoders()
     code = _train(plan, refiner, sampling, device, side, place, stopping, lock)
     if world.size > 1:
         leave_process_group()

@@ -10,7 +10,7 @@ from refiner_ds.config.limits import check_limits
 from refiner_ds.config.training import Train
 from refiner_ds.config.verbs import Plan
 from refiner_ds.data.buckets import parse_buckets, require_table
-from refiner_ds.data.samples import Samples
+from refiner_ds.data.encoded_samples import training_samples
 from refiner_ds.data.shards import open_shards
 from refiner_ds.data.store.options import bytes_of
 from refiner_ds.errors import UserError
@@ -147,7 +147,7 @@ def _run(options: Plan, resolved: Resolved) -> Run:
     if options.shards:
         shards, buckets = open_shards(options.shards), parse_buckets(options.buckets)
         require_table(buckets, shards.index.buckets, shards.location)
-        train = Samples.of(shards, "train", buckets, seed=0)
+        train = training_samples(shards, buckets, seed=0)
         samples = len(train)
         if samples < batch:
             raise UserError(

@@ -16,7 +16,10 @@ def folder(tmp_path) -> Path:
     return write_folder(tmp_path)
 
 
-@pytest.mark.parametrize("write", [as_lists, as_difix, as_table, lambda folder: folder], ids=["lists", "difix", "table", "tree"])
+FORMS = {"lists": as_lists, "difix": as_difix, "table": as_table, "tree": lambda folder: folder}
+
+
+@pytest.mark.parametrize("write", FORMS.values(), ids=FORMS)
 def test_all_forms_give_the_same_samples(folder, write, monkeypatch, tmp_path_factory):
     path = write(folder)
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))

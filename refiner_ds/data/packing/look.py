@@ -9,10 +9,11 @@ from typing import NamedTuple
 import google_crc32c
 import numpy as np
 
-from refiner_ds.data.buckets import Bucket, size_in
+from refiner_ds.data.buckets import Bucket, bucket_of, parse_buckets, size_in
 from refiner_ds.data.codecs import decode
 from refiner_ds.data.images import PictureError
 from refiner_ds.data.index import KINDS, member_name, sha256_of
+from refiner_ds.data.latents import LATENTS, Encoding
 from refiner_ds.data.manifest import VIEWS
 from refiner_ds.data.packing.listing import TarError, members_of
 from refiner_ds.data.packing.tar import BLOCK, END, card_of, header_of, padding_of, place_members
@@ -23,7 +24,7 @@ class Look:
     """A tar to look at, and all that the index says of it.
 
     Attributes:
-        packed: whether `pack` wrote it, so that each of its bytes is known.
+        packed: whether `pack` or `encode` wrote it, so that each of its bytes is known.
         buckets: those to whose sizes its pictures were resized; none left them at their own.
         lines: what sources.jsonl says of its samples, where that is as it was written.
     """
@@ -37,6 +38,7 @@ class Look:
     packed: bool
     buckets: tuple[Bucket, ...]
     lines: list[str] | None
+    encoding: Encoding | None = None
 
 
 class Verified(NamedTuple):
@@ -81,8 +83,9 @@ def _file_problems(path: Path, look: Look) -> Iterator[str]:
         yield "has another sha256 than the index says"
 
 
-def _picture_problems(descriptor: int, record: np.void, buckets: tuple[Bucket, ...]) -> Iterator[str]:
-    expected = size_in(int(record["width"]), int(record["height"]), buckets)
+def _picture_problems(descriptor: int, record: np.void, look: Look) -> Iterator[str]:
+    shape = int(record["width"]), int(record["height"])
+    expected = size_in(*shape, look.buckets)
     for place in range(len(VIEWS)):
         name, size = member_name(record, place), int(record["size"][place])
         content = os.pread(descriptor, size, int(record["offset"][place]))
@@ -91,13 +94,29 @@ def _picture_problems(descriptor: int, record: np.void, buckets: tuple[Bucket, .
             continue
         if google_crc32c.value(content) != record["crc"][place]:
             yield f"{name} has another crc32c than the index says"
+        kind = KINDS[record["kind"][place]]
+        if kind == LATENTS:
+            yield from _latents_problems(name, size, shape, VIEWS[place], look.encoding)
+            continue
         try:
-            height, width, _ = decode(content, KINDS[record["kind"][place]]).shape
+            height, width, _ = decode(content, kind).shape
         except PictureError as error:
             yield f"{name} {error}"
             continue
         if (width, height) != expected:
             yield f"{name} is {width}x{height}, not {expected[0]}x{expected[1]}"
+
+
+def _latents_problems(
+    name: str, size: int, shape: tuple[int, int], view: str, encoding: Encoding | None
+) -> Iterator[str]:
+    if encoding is None:
+        yield f"{name} holds latents, and the index does not say of what"
+        return
+    buckets = parse_buckets(encoding.buckets)
+    expected = encoding.member_bytes(buckets[bucket_of(*shape, buckets)], view)
+    if size != expected:
+        yield f"{name} has {size} bytes, not {expected}"
 
 
 def _packed_problems(descriptor: int, look: Look) -> Iterator[str]:
@@ -129,7 +148,7 @@ def _sample_problems(descriptor: int, look: Look, number: int) -> Iterator[str]:
                 yield f"what follows {name} is damaged"
         if card is not None and os.pread(descriptor, len(card), offset) != card:
             yield f"{name} is not what was packed"
-    yield from _picture_problems(descriptor, record, look.buckets)
+    yield from _picture_problems(descriptor, record, look)
 
 
 def _members(record: np.void, card: bytes | None) -> Iterator[tuple[str, int, int]]:

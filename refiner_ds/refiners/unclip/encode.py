@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from refiner_ds.batch import Batch
+from refiner_ds.batch import Batch, EncodedBatch
 from refiner_ds.refiners.unclip.portable.frozen_encoders import Encoders
 
 
@@ -24,6 +24,14 @@ class Features:
 
 
 def features_of(encoders: Encoders, batch: Batch) -> Features:
-    """Latents of all views and the embedding of the reference, of a batch that is on the device; no gradients."""
+    """Latents of all views and the embedding of the reference, of a batch that is on the device; no gradients.
+
+    What was encoded before is taken as it is.
+    """
+    if isinstance(batch, EncodedBatch):
+        render, gt, cond, embedding = (
+            each.float().contiguous() for each in (batch.render, batch.gt, batch.cond, batch.embedding)
+        )
+        return Features(render, gt, cond, embedding, batch.positions)
     cond, render, gt = encoders.latents(torch.cat([batch.cond, batch.render, batch.gt])).chunk(3)
     return Features(render, gt, cond, encoders.embedding(batch.cond), batch.positions)

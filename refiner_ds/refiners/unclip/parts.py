@@ -33,7 +33,7 @@ NAMES = (
 
 @dataclass
 class Parts:
-    """Everything in the folder; all but the UNet stays frozen."""
+    """Everything in the folder; all but the UNet stays frozen. Encoders of pictures are None once they are left out."""
 
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
@@ -52,7 +52,7 @@ class Parts:
 
     def freeze(self, device: torch.device, dtype: torch.dtype) -> None:
         """Puts every network but the UNet on the device, without gradients and in evaluation mode."""
-        for module in (self.vae, self.text_encoder, self.image_encoder):
+        for module in filter(None, (self.vae, self.text_encoder, self.image_encoder)):
             module.requires_grad_(False).eval().to(device, dtype)
         self.image_normalizer.requires_grad_(False).to(device, torch.float32)
 

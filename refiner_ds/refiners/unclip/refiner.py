@@ -75,6 +75,41 @@ class UnclipRefiner:
             self._pipeline.require_sampling(sampling.num_inference_steps, sampling.guidance_scale, sampling.tile_size)
         return sampling
 
+    @property
+    def encoders_fingerprint(self) -> str:
+        """Tells the frozen encoders of pictures from others; to be asked before they are cast."""
+        weights = {"vae": self._parts.vae.state_dict(), "image_encoder": self._parts.image_encoder.state_dict()}
+        return fingerprint({f"{part}.{name}": each for part, own in weights.items() for name, each in own.items()})
+
+    @property
+    def scaling_factor(self) -> float:
+        """What the VAE's latents are multiplied with."""
+        return float(self._parts.vae.config.scaling_factor)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels c of a latent."""
+        return int(self._parts.vae.config.latent_channels)
+
+    @property
+    def embedding_size(self) -> int:
+        """Length d of an image embedding."""
+        return int(self._parts.image_encoder.config.projection_dim)
+
+    def latents(self, pictures: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 on the device to scaled latents (B, c, h, w) fp32; sides multiples of `crop_factor`."""
+        return self._pipeline.encoders.latents(pictures)
+
+    def embedding(self, pictures: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 on the device to image embeddings (B, d) fp32."""
+        return self._pipeline.encoders.embedding(pictures)
+
+    def leave_out_encoders(self) -> None:
+        """Frees the encoders of pictures; from now on it trains from latents alone, and repairs nothing."""
+        for part in ("vae", "image_encoder"):
+            setattr(self._parts, part, None)
+            setattr(self._pipeline, part, None)
+
     def place(self, device: torch.device, dtype: torch.dtype, whole: bool = False) -> None:
         """Puts the frozen parts, and with `whole` the network too, on the device."""
         self._parts.freeze(device, dtype)

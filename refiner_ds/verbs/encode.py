@@ -1,0 +1,150 @@
+"""`refiner-ds encode`: runs the frozen encoders over shards once, on any number of ranks, and writes encoded shards."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from refiner_ds.config.verbs import Encode
+from refiner_ds.data.buckets import Bucket, bucket_of, parse_buckets, require_table, spelled
+from refiner_ds.data.codecs import decode
+from refiner_ds.data.encode import Encoded
+from refiner_ds.data.index import FILE_NAME
+from refiner_ds.data.latents import Encoding
+from refiner_ds.data.manifest import VIEWS
+from refiner_ds.data.packing.recode import resized
+from refiner_ds.data.shards import BrokenSample, Shards, open_shards
+from refiner_ds.data.stream import STORED
+from refiner_ds.errors import UserError
+from refiner_ds.folders import require_free
+from refiner_ds.refiners.unclip.precision import PRECISIONS
+from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.verbs.device import device_of
+from refiner_ds.verbs.indexed import say_index
+from refiner_ds.verbs.progress import progress_bar
+from refiner_ds.world import World, world_from
+
+
+def run(options: Encode) -> None:
+    """Encodes this rank's share of the shards; rank 0 then writes the index, once all ranks have written theirs.
+
+    Raises:
+        UserError: on rank 0 for what is wrong with the command; on any rank for its own samples.
+    """
+    world, started = world_from(os.environ), time.monotonic()
+    try:
+        if not world.is_main and (options.out / FILE_NAME).exists():
+            return  # rank 0 has all it needs, or refuses the folder
+        _encode_share(options, world, started)
+    except UserError as error:
+        if world.is_main:
+            raise
+        time.sleep(3)  # what all ranks find is rank 0's to tell, and launchers end all ranks at the first that ends
+        raise UserError(f"rank {world.rank} of {world.size}: {error}") from error
+
+
+def _encode_share(options: Encode, world: World, started: float) -> None:
+    if options.windows < 1:
+        raise UserError(f"--windows {options.windows}: no crop would have an embedding; give 1 or more.")
+    if world.is_main:
+        require_free(options.out, "encoding would mix two data sets")
+    shards, buckets = open_shards(options.shards), parse_buckets(options.buckets)
+    if shards.index.encoding:
+        raise UserError(f"shards {shards.location} are encoded already; name the shards of their pictures.")
+    require_table(buckets, shards.index.buckets, shards.location)
+    device = device_of(options.device, world)
+    refiner = UnclipRefiner(options.pretrained_model_name_or_path, options.revision, options.variant)
+    encoded = Encoded(shards, options.out, _encoding(options, shards, refiner, buckets))
+    refiner.place(device, PRECISIONS[options.precision])
+    encoder = Encoder(shards, refiner, encoded.encoding, buckets, device)
+    mine = [encoded.parts[number] for number in world.share(len(encoded.parts))]
+    left = [part for part in mine if not encoded.is_written(part)]
+    if len(left) < len(mine):
+        print(f"rank {world.rank} of {world.size}: {len(mine) - len(left)} of {len(mine)} shards are there already")
+    with progress_bar(world.is_main) as tell:
+        for number, part in enumerate(left, start=1):
+            encoded.write(part, encoder.members)
+            tell("encoding (shards of rank 0)", number, len(left))
+        if not world.is_main:
+            return
+        index = encoded.commit(lambda done, count: tell("shards of all ranks", done, count))
+    say_index(index, time.monotonic() - started)
+
+
+def _encoding(options: Encode, shards: Shards, refiner: UnclipRefiner, buckets: tuple[Bucket, ...]) -> Encoding:
+    factor = refiner.crop_factor
+    for bucket in buckets:
+        if bucket.height % factor:
+            raise UserError(
+                f"--buckets {bucket}: crops of {bucket.height} pixels are no whole number of latents of {factor} "
+                f"pixels; take a height that is a multiple of {factor}."
+            )
+    return Encoding(
+        shards.index.digest,
+        refiner.encoders_fingerprint,
+        refiner.scaling_factor,
+        options.dtype,
+        options.precision,
+        spelled(buckets),
+        options.crops,
+        options.windows,
+        options.flips,
+        refiner.latent_channels,
+        factor,
+        refiner.embedding_size,
+    )
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Makes the members of each sample for itself, so that they do not depend on what is encoded beside it."""
+
+    shards: Shards
+    refiner: UnclipRefiner
+    encoding: Encoding
+    buckets: tuple[Bucket, ...]
+    device: torch.device
+
+    def members(self, row: int) -> Sequence[bytes]:
+        """The bytes of a sample's members in VIEWS' order, see `data.latents`.
+
+        Raises:
+            UserError: a picture cannot be used, or becomes numbers that the precision does not hold.
+        """
+        record = self.shards.index.records[row]
+        bucket = self.buckets[bucket_of(int(record["width"]), int(record["height"]), self.buckets)]
+        views = torch.from_numpy(np.stack([self._picture(row, view) for view in VIEWS])).permute(0, 3, 1, 2)
+        views = views[..., : self.encoding.width(bucket)].to(self.device)
+        variants = [views, views.flip(-1)][: self.encoding.variants]
+        latents, embeddings = zip(*(self._encoded(variant, bucket) for variant in variants), strict=True)
+        by_view = torch.stack(latents).transpose(0, 1)  # (V, variants, crops, c, h, w)
+        members = [self._stored(row, numbers) for numbers in by_view]
+        members[VIEWS.index("cond")] += self._stored(row, torch.stack(embeddings))
+        return members
+
+    def _picture(self, row: int, view: str) -> np.ndarray:
+        content = self.shards.read(row, view)
+        with self.shards.naming(row, view):
+            return resized(decode(content, self.shards.index.member(row, view).kind), self.buckets)
+
+    def _encoded(self, views: Tensor, bucket: Bucket) -> tuple[Tensor, Tensor]:
+        """Latents (V, crops, c, h, w) and embeddings (windows, d) of (V, 3, H, W)."""
+        side = bucket.height
+        crops = torch.stack([views[..., x : x + side] for x in self.encoding.offsets(bucket)])
+        embeddings = torch.cat([self.refiner.embedding(crop[None, VIEWS.index("cond")]) for crop in crops])
+        if self.encoding.crops == "latent":
+            return self.refiner.latents(views)[:, None], embeddings
+        return torch.stack([self.refiner.latents(crop) for crop in crops], dim=1), embeddings
+
+    def _stored(self, row: int, numbers: Tensor) -> bytes:
+        stored = numbers.to(STORED[self.encoding.precision])
+        if not stored.isfinite().all():
+            raise BrokenSample(
+                f"sample {self.shards.index.key(row)} in {self.shards.location} becomes latents with NaN or infinity "
+                f"in {self.encoding.precision}; encode with --precision fp32, or with --dtype bf16."
+            )
+        return stored.cpu().contiguous().view(torch.uint8).numpy().tobytes()
