@@ -1,4 +1,4 @@
-"""Training from encoded shards, as a user starts it: it loses what training from the pictures loses, without encoders."""
+"""Training from encoded shards, as a user starts it: it loses what training from pictures loses, without encoders."""
 
 import shutil
 
