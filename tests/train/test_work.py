@@ -6,8 +6,10 @@ from itertools import count, islice
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from refiner_ds.train.high_water import high_water
+from refiner_ds.train.peak import peak_of
 from refiner_ds.train.stopwatch import Stopwatch
 from refiner_ds.train.waiting import Waiting
 from refiner_ds.train.work import Work
@@ -77,3 +79,20 @@ def test_the_high_water_mark_rises_and_never_falls():
     assert full > before + len(taken) / 2
     del taken
     assert high_water(CPU) == pytest.approx(full, rel=0.01), "the system counts in batches of pages"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_counted_on_both_ways_and_timed_in_its_stream():
+    gpu, found = torch.device("cuda"), []
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 5, 3)).to(gpu)
+    work = Work(gpu)
+    for _ in range(2):
+        with work.forth((2, 3, 16, 16)):
+            loss = checkpoint(layers, torch.randn(2, 3, 16, 16, device=gpu), use_reentrant=False).square().sum()
+        with work.back():
+            loss.backward()
+        found.append(work.take())
+    first, second = 2 * 2 * 14**2 * 9 * 3 * 8, 2 * 2 * 12**2 * 9 * 8 * 5
+    assert [flops for flops, _ in found] == [2 * first + 3 * second] * 2  # no gradients of the input
+    assert found[0][1] is None and 0 < found[1][1] < 1
+    assert high_water(gpu) > 0 and peak_of(gpu, torch.bfloat16) > 1e12
