@@ -39,13 +39,26 @@ class Console:
         """A line that stays."""
         self._rich.print(text, markup=False)
 
-    def step(self, step: int, metrics: dict[str, float]) -> None:
-        """The figures of a completed step: loss, learning rate, samples per second, time left."""
+    def step(self, step: int, metrics: dict[str, float], slowest: str) -> None:
+        """The figures of a completed step: loss, learning rate, samples per second; of the ranks at a reading.
+
+        Args:
+            slowest: the slowest rank in words, empty unless it stands out.
+        """
         rate = metrics["train/pairs_per_s"]
         figures = f"loss {metrics['train/loss']:.4f}  lr {metrics['train/lr']:.2e}  {rate:.2f} samples/s"
+        is_read = "train/mfu" in metrics  # the last step of a reading, which comes at once
+        if is_read:
+            figures += f"  {_of_ranks(metrics)}" + (f"  {slowest}" if slowest else "")
         self._progress.update(self._task, completed=step, figures=figures)
         now = time.monotonic()
-        if not self._rich.is_terminal and (now - self._said > SECONDS_BETWEEN_LINES or step == self._last):
+        if is_read and not self._rich.is_terminal and (now - self._said > SECONDS_BETWEEN_LINES or step == self._last):
             left = (now - self._started) / max(1, step - self._first) * (self._last - step)
             self.say(f"step {step}/{self._last}  {figures}  {left / 60:.1f} min left")
             self._said = now
+
+
+def _of_ranks(metrics: dict[str, float]) -> str:
+    """Terse: a device's arithmetic and its share of the peak, the time spent waiting for data, memory."""
+    speed = f"{metrics['train/tflops']:.3g} TFLOP/s ({metrics['train/mfu']:.0%} of peak)"
+    return f"{speed}  data wait {metrics['train/data_wait']:.0%}  {metrics['train/memory_gb']:.1f} GB"

@@ -92,9 +92,9 @@ class RunHooks:
             self._exports.poll(self.saver.is_pending)
         return not stops
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log(self, step: int, metrics: dict[str, float], slowest: str) -> None:
         """Shows the figures of a step, and keeps them."""
-        self._console.step(step, metrics)
+        self._console.step(step, metrics, slowest)
         self._note(step, metrics)
 
     def replaced(self, new: list[str], count: int) -> None:

@@ -13,6 +13,8 @@ from refiner_ds.train.engine import Engine
 from refiner_ds.train.meter import Meter
 from refiner_ds.train.schedule import Schedule
 from refiner_ds.train.step import optimizer_step
+from refiner_ds.train.waiting import Waiting
+from refiner_ds.train.work import Work
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Hooks(Protocol):
     def goes_on(self) -> bool:
         """Before each micro-batch: false, on all ranks alike, where training shall stop."""
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Metrics of one step."""
+    def log(self, step: int, metrics: dict[str, float], slowest: str) -> None:
+        """Metrics of one step, and the slowest rank in words, empty unless it stands out."""
 
     def replaced(self, new: list[str], count: int) -> None:
         """Broken samples that others stand in for: those found since the last reading, and how many in all."""
@@ -67,11 +69,12 @@ def train(
         completed steps: fewer than times.last where `hooks.goes_on` said no.
     """
     with contextlib.closing(stream.batches(times.first, times.last)) as batches:
-        meter = Meter(engine, stream.order.global_batch_size)
+        waiting, work = Waiting(batches), Work(engine.device)
+        meter = Meter(engine, stream.order.global_batch_size, waiting, work)
         for step in range(times.first, times.last):
             hooks.begin(step)
             rate = schedule(step)
-            result = optimizer_step(refiner, engine, batches, accumulation_steps, rate, seed, hooks.goes_on)
+            result = optimizer_step(refiner, engine, waiting, work, accumulation_steps, rate, seed, hooks.goes_on)
             if result is None:
                 _read(meter, hooks)
                 return step
@@ -94,8 +97,8 @@ def train(
 
 def _read(meter: Meter, hooks: Hooks) -> None:
     known = len(meter.bad_samples)
-    for line in meter.read():
-        hooks.log(*line)
+    for step, metrics in meter.read():
+        hooks.log(step, metrics, meter.slowest)
     hooks.replaced(meter.bad_samples[known:], len(meter.bad_samples))
 
 

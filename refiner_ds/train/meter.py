@@ -1,25 +1,42 @@
 """The meter: collects what steps leave on the device and reads it once per log interval, averaged over the ranks."""
 
+import platform
 import time
 from dataclasses import dataclass, field
 
 import torch
 
 from refiner_ds.train.engine import Engine
+from refiner_ds.train.figures import RankFigures, together
+from refiner_ds.train.high_water import high_water
 from refiner_ds.train.meeting import gathered
+from refiner_ds.train.peak import peak_of
 from refiner_ds.train.step import StepResult
+from refiner_ds.train.waiting import Waiting
+from refiner_ds.train.work import Work
 
 
 @dataclass
 class Meter:
-    """Figures of the steps since the last reading."""
+    """Figures of the steps since the last reading, and of what the ranks did for them.
+
+    Those of the ranks stand in the line of the last step that is read; train/figures.py says what they are.
+    """
 
     engine: Engine
     pairs_per_step: int
+    waiting: Waiting
+    work: Work
+    slowest: str = ""
+    """At the last reading, the slowest rank in words, empty unless it stood out."""
     bad_samples: list[str] = field(default_factory=list)
     """Every broken sample that any rank has met, once."""
     _results: list[tuple[int, float, StepResult]] = field(default_factory=list)
-    _since: float = field(default_factory=time.perf_counter)
+    _since: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._peak = peak_of(self.engine.device, self.engine.dtype)
+        self._since = time.perf_counter()
 
     def add(self, step: int, learning_rate: float, result: StepResult) -> None:
         """Notes the result of update `step` = 1, 2, ...; nothing is read from the device."""
@@ -41,16 +58,28 @@ class Meter:
         table = self.engine.mean_over_ranks(torch.stack(rows)).tolist()
         if any(row[-1] for row in table):  # on all ranks or on none
             self._note([sentence for _, _, r in self._results for sentence in r.replaced])
-        rate = len(rows) * self.pairs_per_step / (time.perf_counter() - self._since)
+        seconds = time.perf_counter() - self._since
+        rate = len(rows) * self.pairs_per_step / seconds
         lines = []
         for (step, learning_rate, _), row in zip(self._results, table, strict=True):
             metrics = {f"train/{name}": value for name, value in zip([*names, "grad_norm"], row[:-1], strict=True)}
-            lines.append((step, {**metrics, "train/lr": learning_rate, "train/pairs_per_s": rate}))
+            metrics |= {"train/lr": learning_rate, "train/pairs_per_s": rate}
+            lines.append((step, {**metrics, "train/images_seen": step * self.pairs_per_step}))
         lines[-1][1]["train/bad_samples"] = len(self.bad_samples)
         lines[-1][1]["train/skipped_steps"] = self.engine.skipped_steps
         lines[-1][1]["train/loss_scale"] = self.engine.loss_scale
+        figures, self.slowest = together(gathered(self._own(seconds)))
+        lines[-1][1].update(figures)
         self._results, self._since = [], time.perf_counter()
         return lines
+
+    def _own(self, seconds: float) -> RankFigures:
+        """Figures of this rank over the time since the last reading; the device has caught up."""
+        flops, own_seconds = self.work.take()
+        wait = self.waiting.take() / seconds
+        return RankFigures(
+            platform.node(), flops / seconds, self._peak, wait, high_water(self.engine.device), own_seconds
+        )
 
     def _note(self, replaced: list[str]) -> None:
         """Adds what is new among the broken samples of all ranks. All ranks must call."""

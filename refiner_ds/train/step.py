@@ -10,6 +10,7 @@ from refiner_ds.batch import Batch
 from refiner_ds.refiners.protocol import Refiner
 from refiner_ds.train.engine import Engine
 from refiner_ds.train.guard import carried
+from refiner_ds.train.work import Work
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ def optimizer_step(
     refiner: Refiner,
     engine: Engine,
     batches: Iterator[Batch],
+    work: Work,
     accumulation_steps: int,
     learning_rate: float,
     seed: int,
@@ -48,13 +50,15 @@ def optimizer_step(
         if not goes_on():
             return None
 
-        # Encode the pictures with the frozen parts.
+        # Encode the pictures with the frozen parts, predict, compare.
         batch = next(batches)
-        features = refiner.encode(batch.to(engine.device))
+        with work.forth(tuple(batch.render.shape)):
+            features = refiner.encode(batch.to(engine.device))
+            losses = refiner.loss(engine.network, engine.dtype, features, seed)
 
-        # Predict, compare, accumulate gradients; the last micro-batch updates the weights.
-        losses = refiner.loss(engine.network, engine.dtype, features, seed)
-        engine.backward(carried(losses["loss"]))
+        # Accumulate gradients; the last micro-batch updates the weights.
+        with work.back():
+            engine.backward(carried(losses["loss"]))
         engine.step()
 
         # Keep the losses on the device; reading one here would wait for it.

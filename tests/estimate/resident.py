@@ -28,6 +28,7 @@ from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.train.engine import Engine, start_process_group
 from refiner_ds.train.meeting import gathered
 from refiner_ds.train.step import optimizer_step
+from refiner_ds.train.work import Work
 from refiner_ds.world import world_from
 
 STEPS = 2
@@ -67,8 +68,9 @@ def train(config: Path, base: str, lora_rank: int | None, crop: int, out: Path) 
     pictures = torch.randint(256, (resolved.micro_batch_size, 3, crop, crop), dtype=torch.uint8)
     positions = tuple(range(len(pictures)))
     batches = itertools.repeat(Batch(pictures, pictures, pictures, positions, ("",) * len(pictures)))
+    work = Work(device)
     for _ in range(STEPS):
-        optimizer_step(refiner, engine, batches, resolved.accumulation_steps, 1e-4, 0, lambda: True)
+        optimizer_step(refiner, engine, batches, work, resolved.accumulation_steps, 1e-4, 0, lambda: True)
     stepping, before_saving = status("VmHWM") - before, status("VmRSS")
     saver = Saver(out, Place(world.rank, tuple(range(world.size))), gathered, Keep(), {}, print)
     saver.begin(STEPS, engine.snapshot, {})

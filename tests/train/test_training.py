@@ -69,7 +69,14 @@ def test_every_step_has_its_metrics_and_the_validation_its_pictures(whole):
     folder, _ = whole
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     names = {"train/loss", "train/loss_source", "train/loss_target", "train/lr", "train/grad_norm", "train/pairs_per_s"}
-    assert all(names <= set(line) for line in lines if "train/loss" in line)
+    steps = [line for line in lines if "train/loss" in line]
+    assert all(names <= set(line) and line["train/images_seen"] == line["step"] * 8 for line in steps)
+    read = [line for line in lines if "train/mfu" in line]
+    assert [line["step"] for line in read] == [3, 4, 6, 8]
+    for line in read:
+        assert line["train/tflops"] > 0 and line["train/mfu"] > 0 and 0 <= line["train/data_wait"] <= 1
+        assert 0.1 < line["train/memory_gb"] < 10
+    assert all(1 <= line["train/rank_spread"] <= 2 for line in read[1:]), "from when each shape was met"
     validation = next(line for line in lines if "val/psnr" in line)
     assert validation["step"] == 8 and 0 < validation["val/ssim"] <= 1
     pictures = [line["picture"] for line in lines if "picture" in line]

@@ -1,0 +1,56 @@
+"""The ranks' figures together, and how a person sees them."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from refiner_ds.train.console import Console
+from refiner_ds.train.figures import NOTABLE, RankFigures, together
+
+ONE = RankFigures("node0", flops=2e12, peak=8e12, wait=0.1, memory=3 * 10**9, own_seconds=0.2)
+
+
+def test_one_rank_alone_is_the_mean_of_all():
+    metrics, slowest = together([ONE])
+    expected = {"tflops": 2.0, "mfu": 0.25, "data_wait": 0.1, "memory_gb": 3.0, "rank_spread": 1.0}
+    assert metrics == pytest.approx({f"train/{name}": value for name, value in expected.items()}) and slowest == ""
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3, 8, 64])
+def test_figures_lie_between_those_of_the_ranks_and_the_slowest_is_the_slowest(num_ranks):
+    chance = random.Random(num_ranks)
+    for _ in range(50):
+        spread = chance.choice([0.05, 1.0])
+        ranks = [
+            RankFigures(
+                f"node{rank // 8}", 1e12 * chance.random(), 1e12, chance.random(), chance.randrange(10**11),
+                1 + spread * chance.random(),
+            )
+            for rank in range(num_ranks)
+        ]  # fmt: skip
+        metrics, slowest = together(ranks)
+        assert min(r.flops for r in ranks) <= metrics["train/tflops"] * 1e12 <= max(r.flops for r in ranks)
+        assert metrics["train/mfu"] == pytest.approx(metrics["train/tflops"])
+        assert 0 <= metrics["train/data_wait"] <= 1
+        assert metrics["train/memory_gb"] == max(r.memory for r in ranks) / 1e9
+        assert 1 <= metrics["train/rank_spread"] <= 2
+        last = max(range(num_ranks), key=lambda rank: ranks[rank].own_seconds)
+        stands_out = metrics["train/rank_spread"] > NOTABLE
+        assert slowest.startswith(f"rank {last} on node{last // 8} takes 1.") if stands_out else slowest == ""
+
+
+def test_there_is_no_spread_where_a_rank_timed_nothing():
+    metrics, slowest = together([ONE, replace(ONE, own_seconds=None), replace(ONE, own_seconds=9.0)])
+    assert "train/rank_spread" not in metrics and slowest == ""
+
+
+def test_the_console_shows_a_reading_and_who_is_slow(capsys):
+    console = Console(True, 0, 4)
+    figures, slowest = together([ONE, replace(ONE, own_seconds=0.1)])
+    step = {"train/loss": 0.5, "train/lr": 1e-4, "train/pairs_per_s": 3.0}
+    console.step(3, step, slowest)
+    console.step(4, {**step, **figures}, slowest)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "step 4/4  loss 0.5000" in line
+    assert "2 TFLOP/s (25% of peak)  data wait 10%  3.0 GB  rank 0 on node0 takes 1.33 x the mean" in line
