@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests: sets itself up in .venv with the development tools, then lint, types and pytest. Extra arguments go to
-# pytest, e.g. `bash launch/test.sh -m "not slow"`. The tests of two hosts and of Slurm need root and Debian's packages; it
+# Runs the tests: sets itself up in .venv with the development tools, then lint, types and pytest: the quick tests on
+# all cores, then the slow ones one by one. With arguments, one pytest with these: `bash launch/test.sh -m "not slow"`. The tests of two hosts and of Slurm need root and Debian's packages; it
 # says which of them will be skipped, and where CI is set, as continuous integration does, installs what is missing.
 set -euo pipefail
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -50,4 +50,10 @@ prepare_tools
 ruff check .
 ruff format --check .
 mypy
-exec pytest "$@"
+if [ $# -gt 0 ]; then
+    exec pytest "$@"
+fi
+result=0
+pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile || result=$?
+pytest -m slow || result=$?
+exit "$result"

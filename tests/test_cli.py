@@ -25,6 +25,7 @@ PROMISED = {
         *("--tracking_uri", "--source_loss_weight"),
     ],
     "checkpoints": ["--verify", "--json"],
+    "encode": ["--pretrained_model_name_or_path", "--buckets", "--crops", "--windows", "--flips", "--dtype"],
     "export": [],
     "import-legacy": ["--pretrained_model_name_or_path", "--revision", "--variant"],
     "repair": ["--model", "--render", "--cond", "--manifest", "--output", "--seed"],
@@ -97,7 +98,13 @@ def test_a_verbs_help_lists_what_is_promised_in_snake_case(verb, capsys):
 @pytest.mark.parametrize(
     ("verb", "names"),
     [
-        *(("pack", "MANIFEST OUT"), ("verify", "SHARDS"), ("index", "FOLDER"), ("export", "CHECKPOINT OUT")),
+        *(
+            ("pack", "MANIFEST OUT"),
+            ("verify", "SHARDS"),
+            ("index", "FOLDER"),
+            ("encode", "SHARDS OUT"),
+            ("export", "CHECKPOINT OUT"),
+        ),
         *(("import-legacy", "LEGACY OUT"), ("example", "OUT"), ("base", "OUT")),
         ("checkpoints", "RUN"),
         ("replay", "EVENT"),
