@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs the tests: sets itself up in .venv with the development tools, then lint, types and pytest: the quick tests on
-# all cores, then the slow ones one by one. With arguments, one pytest with these: `bash launch/test.sh -m "not slow"`. The tests of two hosts and of Slurm need root and Debian's packages; it
-# says which of them will be skipped, and where CI is set, as continuous integration does, installs what is missing.
+# Runs the tests: sets itself up in .venv with the development tools, then lint, types and pytest, the quick tests on all
+# cores and then the slow ones one by one. With arguments it runs one pytest with these, e.g. `bash launch/test.sh -m "not
+# slow"`. The tests of two hosts and of Slurm need root and Debian's packages; it says which of them will be skipped, and
+# where CI is set, as continuous integration does, installs what is missing.
 set -euo pipefail
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/common.sh

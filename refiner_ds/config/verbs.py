@@ -147,7 +147,7 @@ class Encode:
     windows: int = 4
     """Windows of each picture, evenly spaced from left to right; a square picture has one."""
     flips: bool = False
-    """Encode the mirrored pictures too, for --random_flip; takes twice the time and the room."""
+    """Encode the mirrored pictures too, so that training can flip; takes twice the time and the room."""
     dtype: Literal["fp16", "bf16"] = "fp16"
     """Precision of the stored numbers."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
