@@ -135,8 +135,9 @@ def _folder(size: str) -> Iterator[Path]:
 def _about(setting: _Setting, options: BenchStep, load: float) -> dict[str, Any]:
     resolved = setting.resolved
     precision = {"no": "fp32"}.get(resolved.precision, resolved.precision)
+    threads = f"torch's threads {torch.get_num_threads()}; " if setting.device.type == "cpu" else ""
     what = (
-        f"{setting.size} model with random weights, crops of {setting.height}x{setting.width} (HxW), "
+        f"{threads}{setting.size} model with random weights, crops of {setting.height}x{setting.width} (HxW), "
         f"micro-batch {resolved.micro_batch_size}, accumulation {resolved.accumulation_steps}, ours in {precision} "
         f"under ZeRO-{resolved.stage} on one rank, AdamW; load average {load:.1f} before; median [min..max] over "
         f"rounds: {options.rounds}"
@@ -152,6 +153,7 @@ def _about(setting: _Setting, options: BenchStep, load: float) -> dict[str, Any]
         "micro_batch_size": resolved.micro_batch_size,
         "accumulation_steps": resolved.accumulation_steps,
         "precision": resolved.precision,
+        "threads": torch.get_num_threads(),
         "rounds": options.rounds,
         "versions": versions(),
     }

@@ -100,14 +100,14 @@ def test_the_baselines_attention_computes_what_ours_does():
 @pytest.mark.slow
 def test_a_tiny_run_measures_all_ways_of_one_and_the_same_step(refiner_ds_command, tmp_path):
     files = ("--json", tmp_path / "f.json", "--markdown", tmp_path / "f.md")
-    given = ("--device", "cpu", "--gradient_accumulation_steps", 2, "--rounds", 1)
+    given = ("--device", "cpu", "--resolution", "32x64", "--gradient_accumulation_steps", 2, "--rounds", 1)
     done = refiner_ds_command("bench", "step", *given, *files, timeout=400, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     told, page = json.loads((tmp_path / "f.json").read_text()), (tmp_path / "f.md").read_text()
     assert done.stdout == page and "--gradient_accumulation_steps 2 --rounds 1`" in page
     about, rows = told["about"], {row["name"]: row for row in told["rows"]}
     assert [*rows] == [OURS, ENCODED, BARE, BASELINE]
-    assert (about["size"], about["resolution"], about["precision"]) == ("tiny", "64x64", "no")
+    assert (about["size"], about["resolution"], about["precision"]) == ("tiny", "32x64", "no")
     for row in rows.values():
         (turn,) = row["rounds"]
         assert turn["pairs"] % 2 == 0 and turn["pairs"] >= 4 and row["peak_mb"] > 100
