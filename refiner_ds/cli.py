@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "evaluate": (verbs.Evaluate, "refiner_ds.verbs.evaluate"),
     "replay": (verbs.Replay, "refiner_ds.verbs.replay"),
     "bench data": (verbs.BenchData, "refiner_ds.verbs.bench_data"),
+    "bench step": (verbs.BenchStep, "refiner_ds.verbs.bench_step"),
     "bench checkpoint": (verbs.BenchCheckpoint, "refiner_ds.verbs.bench_checkpoint"),
     "doctor": (verbs.Doctor, "refiner_ds.verbs.doctor"),
     "plan": (verbs.Plan, "refiner_ds.verbs.plan"),

@@ -31,6 +31,10 @@ PROMISED = {
     "repair": ["--model", "--render", "--cond", "--manifest", "--output", "--seed"],
     "evaluate": ["--model", "--manifest", "--shards", "--output"],
     "replay": ["--checkpoint", "--device", "--precision", "--json", "--pretrained_model_name_or_path"],
+    "bench step": [
+        *("--device", "--size", "--resolution", "--train_batch_size", "--gradient_accumulation_steps", "--precision"),
+        *("--rounds", "--json", "--markdown"),
+    ],
     "bench checkpoint": ["--parameters", "--rounds", "--json", "--markdown", "--output"],
     "bench data": [
         *("--json", "--markdown", "--output", "--manifest", "--samples", "--rounds", "--workers", "--peers_python"),

@@ -33,6 +33,16 @@ def peak_megabytes() -> float:
     return max(map(_peak_megabytes_of, workers or [os.getpid()]))
 
 
+def forget_own_peak() -> None:
+    """From here on the peak of this process is that of what follows; it begins at what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def own_peak_megabytes() -> float:
+    """Most memory that this process alone has held at once since `forget_own_peak`, in MB of resident pages."""
+    return _peak_megabytes_of(os.getpid())
+
+
 def peak_megabytes_of_ended() -> float:
     """The same of the processes that this one has started and that have ended, in MB."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1.024 / 1000

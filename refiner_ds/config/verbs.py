@@ -322,6 +322,31 @@ class BenchCheckpoint:
 
 
 @dataclass(frozen=True)
+class BenchStep:
+    """Measure the training step on this machine: ours, from encoded features, a bare loop, and the baseline's way."""
+
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    size: Literal["tiny", "full"] | None = None
+    """The shapes that base --size makes, with random weights; full on a GPU and tiny on a CPU where not given."""
+    resolution: str | None = None
+    """Pixels of a crop as HEIGHTxWIDTH; 512x512 with the full model and 64x64 with the tiny one where not given."""
+    train_batch_size: int = 1
+    """Micro-batch, as for train."""
+    gradient_accumulation_steps: int = 4
+    """Micro-batches per optimizer step, as for train, whose 20 would only take longer to measure."""
+    precision: Literal["no", "fp16", "bf16"] | None = None
+    """Of ours and of the bare loop; bf16 on a GPU and no (fp32) on a CPU where not given. The baseline's way is fp16
+    autocast on a GPU and fp32 on a CPU."""
+    rounds: int = 5
+    """How often each way is measured, taking turns."""
+    json: Path | None = None
+    """File for all figures of all rounds."""
+    markdown: Path | None = None
+    """File for the tables that are printed."""
+
+
+@dataclass(frozen=True)
 class BenchData:
     """Measure the data path on this machine: our loader and packer beside the baseline's and other libraries'."""
 

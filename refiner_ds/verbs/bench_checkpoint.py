@@ -2,7 +2,6 @@
 
 import math
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from refiner_ds.folders import require_free
 from refiner_ds.train.about import versions
 from refiner_ds.train.engine import Engine, start_process_group
 from refiner_ds.train.meeting import gathered, leave_process_group
-from refiner_ds.verbs.measured import command_of, prepare_files, tell
+from refiner_ds.verbs.measured import command_of, machine_of, prepare_files, tell
 from refiner_ds.verbs.plan import STANDARD
 from refiner_ds.verbs.progress import progress_bar
 from refiner_ds.world import World
@@ -57,7 +56,7 @@ def run(options: BenchCheckpoint) -> None:
             leave_process_group()
     about = {
         "command": command_of("bench checkpoint", options),
-        "machine": _machine(device),
+        "machine": machine_of(device),
         "date": date.today().isoformat(),
         "what": what,
         "versions": versions(),
@@ -166,8 +165,3 @@ def _folder(options: BenchCheckpoint) -> Iterator[Path]:
 
 def _bytes_in(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _machine(device: torch.device) -> str:
-    cores = f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()})"
-    return f"{torch.cuda.get_device_name(device)}, {cores}" if device.type == "cuda" else f"{cores}, no GPU used"

@@ -1,10 +1,14 @@
 """What the verbs of the bench share: the files that they leave, and their command as a page shows it."""
 
 import json
+import os
+import platform
 import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from refiner_ds.folders import require_folder
 
@@ -42,3 +46,9 @@ def command_of(verb: str, options: Any) -> str:
         if field.name not in PLACES and value != field.default:
             words += [f"--{field.name}", SHOWN.get(field.name, getattr(value, "name", str(value)))]
     return shlex.join(words)
+
+
+def machine_of(device: torch.device) -> str:
+    """What computed, as a page shows it: the GPU, if one did, and the cores."""
+    cores = f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()})"
+    return f"{torch.cuda.get_device_name(device)}, {cores}" if device.type == "cuda" else f"{cores}, no GPU used"

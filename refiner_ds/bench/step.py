@@ -1,0 +1,162 @@
+"""The training step by several ways of making it, in turns: knows no engine, no refiner and no picture."""
+
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from refiner_ds.bench.measure import forget_own_peak, own_peak_megabytes
+
+SECONDS = 2.0
+"""A turn lasts about so long by the clock, in whole steps."""
+LEAST_STEPS = 2
+SIDES = {"cpu": 1536, "cuda": 8192}
+"""Rows and columns of the square matrices whose product tells a device's peak."""
+PRODUCTS = 8
+"""How often they are multiplied; the fastest counts."""
+
+
+class Way(Protocol):
+    """Makes one optimizer step after the other."""
+
+    def step(self) -> Tensor:
+        """One update of the weights; the loss of its first micro-batch, a scalar that nobody has to wait for."""
+
+    def close(self) -> None:
+        """Lets go of what it took."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way by its name, the precision of its matrix products, and what makes it anew."""
+
+    name: str
+    dtype: torch.dtype
+    make: Callable[[], Way]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn of a way measured.
+
+    Attributes:
+        pairs: pairs that were trained on while the clock ran, in `seconds`.
+        peak_mb: most memory held meanwhile: allocated on a GPU, resident on a CPU, there libraries included.
+        first_loss: of the first micro-batch, before any update.
+        product_flops: FLOP/s of a matrix product in the way's precision, in the same round.
+    """
+
+    pairs: int
+    seconds: float
+    peak_mb: float
+    first_loss: float
+    product_flops: float
+
+    @property
+    def pairs_per_second(self) -> float:
+        """By the clock on the wall."""
+        return self.pairs / self.seconds
+
+
+@dataclass
+class Row:
+    """What came of a way; `flops_per_pair` are counted once, forward and backward and what goes before them."""
+
+    contender: Contender
+    flops_per_pair: float = 0.0
+    turns: list[Turn] = field(default_factory=list)
+
+
+def race(
+    contenders: Sequence[Contender],
+    rounds: int,
+    pairs_per_step: int,
+    device: torch.device,
+    tell: Callable[[str, int, int], None],
+) -> list[Row]:
+    """Measures every way `rounds` times; they take turns, and every second round goes backwards."""
+    rows = [Row(contender) for contender in contenders]
+    done, total = 0, rounds * len(rows)
+    for number in range(rounds):
+        products = {dtype: product_flops(device, dtype) for dtype in {row.contender.dtype for row in rows}}
+        for row in rows[:: -1 if number % 2 else 1]:
+            way = row.contender.make()
+            row.turns.append(_turn(way, pairs_per_step, device, products[row.contender.dtype]))
+            if not number:
+                row.flops_per_pair = _flops_of(way, device) / pairs_per_step
+            way.close()
+            del way
+            _clear(device)
+            done += 1
+            tell("measuring steps", done, total)
+    return rows
+
+
+def _turn(way: Way, pairs_per_step: int, device: torch.device, product: float) -> Turn:
+    first_loss = float(way.step())
+    steps = max(LEAST_STEPS, math.ceil(SECONDS / _seconds_of(way, 1, device)))
+    _forget_peak(device)
+    seconds = _seconds_of(way, steps, device)
+    return Turn(steps * pairs_per_step, seconds, _peak_mb(device), first_loss, product)
+
+
+def _seconds_of(way: Way, steps: int, device: torch.device) -> float:
+    _wait(device)
+    began = time.perf_counter()
+    for _ in range(steps):
+        way.step()
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def _flops_of(way: Way, device: torch.device) -> int:
+    """Floating-point operations of one step, the optimizer's left out, which torch does not count."""
+    # torch counts no fused attention on a CPU, so there it is taken apart into products for this one step
+    attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    with attention, FlopCounterMode(display=False) as counter:
+        way.step()
+    return int(counter.get_total_flops())
+
+
+def product_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a product of two square matrices, 2 n^3 each; the fastest of several."""
+    side = SIDES[device.type]
+    one = torch.randn(side, side, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(PRODUCTS + 1):  # the first one warms up
+        _wait(device)
+        began = time.perf_counter()
+        torch.mm(one, one)
+        _wait(device)
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds[1:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        forget_own_peak()
+
+
+def _peak_mb(device: torch.device) -> float:
+    return torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else own_peak_megabytes()
+
+
+def _clear(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

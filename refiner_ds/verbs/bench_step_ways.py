@@ -1,0 +1,93 @@
+"""The ways of `refiner-ds bench step`: training's own step in its engine, and those that it is set against."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refiner_ds.batch import Batch
+from refiner_ds.bench.step import Contender
+from refiner_ds.bench.step_baseline import BaselineWay, dtype_on
+from refiner_ds.bench.step_floor import BareLoop
+from refiner_ds.bench.step_material import Material
+from refiner_ds.bench.step_report import BARE, BASELINE, ENCODED, OURS
+from refiner_ds.config.deepspeed import Resolved
+from refiner_ds.refiners.unclip.options import Recipe
+from refiner_ds.refiners.unclip.parts import load_parts
+from refiner_ds.refiners.unclip.portable.mutual_attention import make_refiner
+from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.train.engine import DTYPES, Engine
+from refiner_ds.train.step import optimizer_step
+
+SEED, RATE = 0, 1e-4
+CPU = torch.device("cpu")
+
+
+def contenders(base: Path, material: Material, resolved: Resolved, device: torch.device) -> list[Contender]:
+    """All ways, each starting anew from the same weights; the frozen parts are on the device only where they work."""
+    dtype = DTYPES[resolved.precision]
+    refiner = UnclipRefiner(str(base), frozen_dtype=dtype)
+    parts = load_parts(str(base), frozen_dtype=dtype_on(device))
+    make_refiner(parts.unet)
+    refiner.place(device, dtype)
+    refiner.prepare_training(Recipe())
+    there = [batch.to(device) for batch in material.batches]
+    features = {batch.positions: refiner.encode(batch) for batch in there}
+    refiner.place(CPU, dtype)
+    waiting = [batch.pin_memory() for batch in material.batches] if device.type == "cuda" else material.batches
+    return [
+        Contender(OURS, dtype, lambda: _Ours(refiner, refiner, waiting, resolved, device)),
+        Contender(ENCODED, dtype, lambda: _Ours(refiner, _Encoded(refiner, features), there, resolved, device)),
+        Contender(
+            BARE,
+            dtype,
+            lambda: BareLoop(refiner, copy.deepcopy(refiner.network), dtype, [*features.values()], device, RATE, SEED),
+        ),
+        Contender(
+            BASELINE, dtype_on(device), lambda: BaselineWay(parts, copy.deepcopy(parts.unet), material, device, RATE)
+        ),
+    ]
+
+
+class _Ours:
+    """Training's own step on one rank."""
+
+    def __init__(
+        self,
+        refiner: UnclipRefiner,
+        encoding: Any,
+        batches: Sequence[Batch],
+        resolved: Resolved,
+        device: torch.device,
+    ) -> None:
+        """encoding: the refiner as the step sees it; where it is the refiner itself, its frozen parts are used."""
+        self._refiner, self._encoding, self._batches, self._resolved = refiner, encoding, batches, resolved
+        if encoding is refiner:
+            refiner.place(device, DTYPES[resolved.precision])
+        self._engine = Engine(copy.deepcopy(refiner.network), resolved, device)
+
+    def step(self) -> Tensor:
+        """One update; the loss of the first micro-batch."""
+        count = self._resolved.accumulation_steps
+        done = optimizer_step(self._encoding, self._engine, iter(self._batches), count, RATE, SEED, lambda: True)
+        assert done, "nothing has asked it to stop"
+        return done.micro_losses[0]
+
+    def close(self) -> None:
+        """Ends the engine, and takes the frozen parts from the device."""
+        self._engine.close()
+        self._refiner.place(CPU, DTYPES[self._resolved.precision])
+
+
+class _Encoded:
+    """A refiner whose batches have been encoded beforehand."""
+
+    def __init__(self, refiner: UnclipRefiner, features: Mapping[tuple[int, ...], Any]) -> None:
+        self._features, self.loss = features, refiner.loss
+
+    def encode(self, batch: Batch) -> Any:
+        """The features that are there, by the positions of the batch."""
+        return self._features[batch.positions]

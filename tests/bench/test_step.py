@@ -1,0 +1,158 @@
+"""`refiner-ds bench step`: turns and ratios, the goal, the same loss by every way that claims it, and a tiny run."""
+
+import json
+
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention
+
+from refiner_ds.bench import step as bench_step
+from refiner_ds.bench.step import Contender, Row, Turn, race
+from refiner_ds.bench.step_baseline import BothHalves
+from refiner_ds.bench.step_report import BARE, BASELINE, ENCODED, OURS, as_json, as_markdown, ratio_of
+from refiner_ds.cli import main
+from refiner_ds.refiners.unclip.portable.mutual_attention import MutualAttention
+
+ABOUT = {"command": "refiner-ds bench step", "machine": "2 CPU cores", "date": "2026-01-01", "what": "tiny model",
+         "device": "cpu", "size": "tiny"}  # fmt: skip
+CPU = torch.device("cpu")
+
+
+class Product:
+    """A way whose step is one product of 8x8 matrices; it notes in `calls` what is done with it."""
+
+    def __init__(self, name: str, calls: list[str]) -> None:
+        self._name, self._calls = name, calls
+        calls.append(f"make {name}")
+
+    def step(self) -> torch.Tensor:
+        self._calls.append(f"step {self._name}")
+        return torch.mm(torch.ones(8, 8), torch.ones(8, 8))[0, 0]
+
+    def close(self) -> None:
+        self._calls.append(f"close {self._name}")
+
+
+def test_ways_take_turns_and_each_has_gone_before_the_next_is_made(monkeypatch):
+    monkeypatch.setattr(bench_step, "SECONDS", 0.001)
+    monkeypatch.setitem(bench_step.SIDES, "cpu", 64)
+    calls: list[str] = []
+    made = [Contender(name, torch.float32, lambda name=name: Product(name, calls)) for name in ("a", "b")]
+    rows = race(made, 3, 4, CPU, lambda *_: None)
+    assert [call[-1] for call in calls if call.startswith("make")] == ["a", "b", "b", "a", "a", "b"]
+    assert [call.split()[0] for call in calls if not call.startswith("step")] == ["make", "close"] * 6
+    for row in rows:
+        assert row.flops_per_pair == 2 * 8**3 / 4 and [turn.first_loss for turn in row.turns] == [8.0] * 3
+        for turn in row.turns:
+            assert turn.pairs >= 4 * bench_step.LEAST_STEPS and turn.pairs % 4 == 0
+            assert min(turn.seconds, turn.peak_mb, turn.product_flops) > 0
+
+
+def rows_of(*rates: float) -> list[Row]:
+    """Of rounds in which the bare loop makes 1, 10, 100, ... pairs/s, and ours from features `rates` times that."""
+    by_name = {OURS: 0.5, ENCODED: None, BARE: 1.0, BASELINE: 0.25}
+    return [
+        Row(
+            Contender(name, torch.float32, lambda: Product("", [])),
+            3e9,
+            [Turn(100, 100 / (10**n * (factor or rate)), 512.0, 1.5, 1e12) for n, rate in enumerate(rates)],
+        )
+        for name, factor in by_name.items()
+    ]
+
+
+def test_a_ratio_is_of_the_same_round():
+    ratio = ratio_of(rows_of(0.9, 0.8, 1.0), ENCODED, BARE)
+    assert (ratio.median, ratio.min, ratio.max) == pytest.approx((0.9, 0.8, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("rate", "about", "kept", "word"),
+    [
+        (0.96, {}, True, "yes"),
+        (0.94, {}, False, "no"),
+        (0.94, {"device": "cuda"}, None, "not promised here"),
+        (0.96, {"size": "full"}, None, "not promised here"),
+    ],
+)
+def test_the_goal_is_within_a_twentieth_of_the_bare_loop_where_it_is_promised(rate, about, kept, word):
+    rows = rows_of(rate, rate, rate)
+    assert as_json(rows, ABOUT | about)["goal"]["is_kept"] is kept
+    assert as_markdown(rows, ABOUT | about).splitlines()[-1].endswith(f"| {word} |")
+
+
+def test_the_page_has_a_whole_line_for_each_way():
+    head, _, *lines = as_markdown(rows_of(0.5), ABOUT).split("\n\n")[2].splitlines()
+    assert {line.count("|") for line in (head, *lines)} == {8}
+    assert lines[2] == (f"| {BARE} (fp32) | 1 [1..1] | 1e+03 [1e+03..1e+03] | 3 | 3 [3..3] | 0% [0%..0%] | 512 |")
+
+
+def test_the_baselines_attention_computes_what_ours_does():
+    torch.manual_seed(0)
+    layer = Attention(query_dim=16, heads=2, dim_head=8).double()
+    rows = torch.randn(4, 9, 16, dtype=torch.float64)
+    layer.set_processor(MutualAttention())
+    ours = layer(rows)
+    layer.set_processor(BothHalves())
+    assert torch.allclose(layer(rows), ours, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_tiny_run_measures_all_ways_of_one_and_the_same_step(refiner_ds_command, tmp_path):
+    files = ("--json", tmp_path / "f.json", "--markdown", tmp_path / "f.md")
+    given = ("--device", "cpu", "--resolution", "32x64", "--gradient_accumulation_steps", 2, "--rounds", 1)
+    done = refiner_ds_command("bench", "step", *given, *files, timeout=400, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0, done.stderr
+    told, page = json.loads((tmp_path / "f.json").read_text()), (tmp_path / "f.md").read_text()
+    assert done.stdout == page and "--gradient_accumulation_steps 2 --rounds 1`" in page
+    about, rows = told["about"], {row["name"]: row for row in told["rows"]}
+    assert [*rows] == [OURS, ENCODED, BARE, BASELINE]
+    assert (about["size"], about["resolution"], about["precision"]) == ("tiny", "32x64", "no")
+    for row in rows.values():
+        (turn,) = row["rounds"]
+        assert turn["pairs"] % 2 == 0 and turn["pairs"] >= 4 and row["peak_mb"] > 100
+        assert turn["pairs_per_second"] * turn["seconds"] == pytest.approx(turn["pairs"])
+        speed = row["tflop_per_second"]["median"]
+        assert speed == pytest.approx(row["tflop_per_pair"] * turn["pairs_per_second"])
+        assert row["share_of_product"]["median"] == pytest.approx(speed * 1e12 / turn["product_flops"], abs=1e-4)
+    for ratio in told["ratios"]:
+        one, other = (rows[ratio[key]]["rounds"][0]["pairs_per_second"] for key in ("row", "other"))
+        assert ratio["measured"]["median"] == pytest.approx(one / other, abs=1e-4)
+    # what is compared computes the same: equal losses before any update, and equal work
+    losses = {name: row["rounds"][0]["first_loss"] for name, row in rows.items()}
+    assert losses[ENCODED] == pytest.approx(losses[BARE], rel=1e-6)
+    assert losses[ENCODED] == pytest.approx(losses[OURS], rel=1e-6)
+    assert 0.1 < losses[BASELINE] < 10
+    assert rows[ENCODED]["tflop_per_pair"] == rows[BARE]["tflop_per_pair"] < rows[OURS]["tflop_per_pair"]
+    assert rows[BASELINE]["tflop_per_pair"] == pytest.approx(rows[OURS]["tflop_per_pair"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rounds", "0"], "--rounds 0 measures nothing; give at least 1."),
+        (["--resolution", "64"], "--resolution 64 is no HEIGHTxWIDTH, so no crop can be cut; write e.g. 512x512."),
+        (["--resolution", "64x60"], "--resolution 64x60 gives the network no whole number of latents"),
+        (["--resolution", "16x64"], "take sides of at least 32 pixels that are multiples of 8."),
+        (["--train_batch_size", "0"], "--train_batch_size 0 leaves no sample to train on"),
+        (["--gradient_accumulation_steps", "0"], "--gradient_accumulation_steps 0 leaves no sample to train on"),
+        (["--precision", "fp8"], "--precision"),
+        (["--size", "huge"], "--size"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_sentence(capsys, arguments, words):
+    assert main(["bench", "step", *arguments]) == 2
+    told = capsys.readouterr().err.strip()
+    assert words in told and len(told.splitlines()) == 1 and told.endswith(".")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_gpu_that_is_not_there_is_refused(capsys):
+    assert main(["bench", "step", "--device", "cuda"]) == 2
+    assert "--device cuda, but torch finds no GPU here; take --device cpu or auto." in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_cpu_is_refused_where_a_gpu_would_be_taken(capsys):
+    assert main(["bench", "step", "--device", "cpu"]) == 2
+    assert "set CUDA_VISIBLE_DEVICES to nothing for this command." in capsys.readouterr().err
