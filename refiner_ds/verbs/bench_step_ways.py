@@ -21,6 +21,7 @@ from refiner_ds.refiners.unclip.portable.mutual_attention import make_refiner
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.train.engine import DTYPES, Engine
 from refiner_ds.train.step import optimizer_step
+from refiner_ds.train.work import Work
 
 SEED, RATE = 0, 1e-4
 CPU = torch.device("cpu")
@@ -68,11 +69,12 @@ class _Ours:
         if encoding is refiner:
             refiner.place(device, DTYPES[resolved.precision])
         self._engine = Engine(copy.deepcopy(refiner.network), resolved, device)
+        self._work = Work(device)
 
     def step(self) -> Tensor:
         """One update; the loss of the first micro-batch."""
-        count = self._resolved.accumulation_steps
-        done = optimizer_step(self._encoding, self._engine, iter(self._batches), count, RATE, SEED, lambda: True)
+        count, batches = self._resolved.accumulation_steps, iter(self._batches)
+        done = optimizer_step(self._encoding, self._engine, batches, self._work, count, RATE, SEED, lambda: True)
         assert done, "nothing has asked it to stop"
         return done.micro_losses[0]
 
