@@ -392,7 +392,11 @@ class Doctor:
     output_dir: Path | None = None
     """Folder of the run: can be written, is shared by all hosts, and has room for the checkpoints to come."""
     checkpoints_total_limit: int | None = None
-    """How many checkpoints the run keeps; all where not given."""
+    """How many of its newest checkpoints the run keeps; all where not given."""
+    keep_best: int = 0
+    """How many of the best ones it keeps beside those."""
+    keep_every: int = 0
+    """Those of every so many optimizer steps are kept beside those for ever."""
     max_train_steps: int | None = None
     """Optimizer steps of the run, which tell how many checkpoints there will be."""
     checkpointing_steps: int = 500
@@ -464,7 +468,11 @@ class Plan:
     checkpointing_steps: int = 500
     """Optimizer steps between checkpoints; one is always written at the end."""
     checkpoints_total_limit: int | None = None
-    """How many checkpoints the run keeps; all where not given."""
+    """How many of its newest checkpoints the run keeps; all where not given."""
+    keep_best: int = 0
+    """How many of the best ones it keeps beside those."""
+    keep_every: int = 0
+    """Those of every so many optimizer steps are kept beside those for ever."""
     pairs_per_second: float | None = None
     """Pairs that ONE rank trains on in a second, for the hours of the run."""
     rate_from: Path | None = None

@@ -21,12 +21,21 @@ def checkpoint_bytes(trained: int, has_average: bool = False, moment_bytes: int 
     return trained * (MASTER_BYTES + moment_bytes + (AVERAGE_BYTES if has_average else 0))
 
 
-def checkpoints_to_come(limit: int | None, steps: int | None, interval: int) -> int | None:
+def checkpoints_to_come(
+    limit: int | None, steps: int | None, interval: int, keep_best: int = 0, keep_every: int = 0
+) -> int | None:
     """How many checkpoints lie on the disk at most; None where all of an unknown number are kept.
 
     One is always written at the end, and a new one is complete before the oldest goes.
+
+    Args:
+        limit: of the newest; the others only where they are among the best ones, or of a step that is kept for ever.
     """
     written = None if steps is None else (math.ceil(steps / interval) if interval else 1)
     if limit is None:
         return written
-    return limit + 1 if written is None else min(limit + 1, written)
+    if keep_every and steps is None:
+        return None
+    for_ever = (steps or 0) // math.lcm(interval or 1, keep_every) if keep_every else 0
+    most = limit + 1 + keep_best + for_ever
+    return most if written is None else min(most, written + keep_best)  # a validation among the best saves one

@@ -23,7 +23,14 @@ OPTIONAL = {
     "tracking_uri": "tracking_uri",
 }
 """Flags of what is only looked at where it is named, and what is asked of it."""
-TOLD_BY_PLAN = ("use_ema", "checkpoints_total_limit", "max_train_steps", "checkpointing_steps")
+TOLD_BY_PLAN = (
+    "use_ema",
+    "checkpoints_total_limit",
+    "keep_best",
+    "keep_every",
+    "max_train_steps",
+    "checkpointing_steps",
+)
 
 
 def run(options: Doctor) -> int:
@@ -67,6 +74,13 @@ def _require_numbers(options: Doctor) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} {value} leaves nothing to train or to keep; give 1 or more.")
+    for name in ("keep_best", "keep_every"):
+        value = getattr(options, name)
+        if value < 0 or (value and options.checkpoints_total_limit is None):
+            raise UserError(
+                f"--{name} {value} counts nothing without a limit, or below 0; give it with --checkpoints_total_limit, "
+                "or leave it out."
+            )
 
 
 def _asked(options: Doctor) -> Asked:
@@ -96,7 +110,7 @@ def _checkpoints(options: Doctor) -> tuple[int | None, int | None]:
     """Bytes of a checkpoint as a plan has counted them, and how many lie on the disk at most; None where not known."""
     if options.plan is None:
         numbers = (options.checkpoints_total_limit, options.max_train_steps, options.checkpointing_steps)
-        return None, checkpoints_to_come(*numbers)
+        return None, checkpoints_to_come(*numbers, options.keep_best, options.keep_every)
     if given := [name for name in TOLD_BY_PLAN if getattr(options, name) != getattr(Doctor, name)]:
         raise UserError(
             f"--{given[0]} would have no effect beside --plan {options.plan}, which says how large checkpoints are and "

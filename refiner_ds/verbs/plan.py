@@ -71,7 +71,8 @@ def find(options: Plan) -> Findings:
     counts, setup = count(outline), setup_of(resolved, options.ranks, options.use_ema)
     plain, checkpointed = (_batches(options, resolved, outline, saves) for saves in (False, True))
     batches = checkpointed if options.gradient_checkpointing else plain
-    keeps = checkpoints_to_come(options.checkpoints_total_limit, run.steps, options.checkpointing_steps)
+    kept = options.checkpoints_total_limit, run.steps, options.checkpointing_steps
+    keeps = checkpoints_to_come(*kept, options.keep_best, options.keep_every)
     return Findings(
         base=options.pretrained_model_name_or_path or f"a base of --size {options.size}",
         precision=resolved.precision,
@@ -121,6 +122,8 @@ def _flags(options: Plan) -> Train:
         max_train_steps=options.max_train_steps,
         checkpointing_steps=options.checkpointing_steps,
         checkpoints_total_limit=options.checkpoints_total_limit,
+        keep_best=options.keep_best,
+        keep_every=options.keep_every,
     )
 
 

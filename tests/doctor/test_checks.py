@@ -124,6 +124,11 @@ def test_a_checkpoint_is_counted_from_the_weights_and_one_more_than_the_limit_li
     assert checkpoints_to_come(2, 10_000, 500) == 3 and checkpoints_to_come(9, 1_001, 500) == 3
     assert checkpoints_to_come(None, 1_001, 500) == 3 and checkpoints_to_come(None, 1_001, 0) == 1
     assert checkpoints_to_come(None, None, 500) is None
+    assert checkpoints_to_come(2, 10_000, 500, keep_best=3) == 6
+    assert (
+        checkpoints_to_come(2, 10_000, 500, keep_every=2_000) == 8 and checkpoints_to_come(2, 1_000, 500, 5, 500) == 7
+    )
+    assert checkpoints_to_come(2, None, 500, keep_every=2_000) is None
 
 
 @pytest.mark.parametrize(
