@@ -12,7 +12,7 @@ ROWS = 2
 """Rows of a pair in the UNet's batch: row 0 is the source (the reference view), row 1 the target."""
 
 Memory = dict[str, tuple[Tensor, Tensor]]
-"""Keys and values that source rows have left, by layer; each (pairs, heads, references * tokens, channels per head)."""
+"""Keys and values that source rows have left, by layer; each (pairs, references * tokens, channels)."""
 
 
 class MutualAttention:
@@ -32,13 +32,11 @@ class MutualAttention:
         temb: Tensor | None = None,
     ) -> Tensor:
         """hidden_states: (pairs * 2, tokens, channels), rows source and target in turn; returns the same shape."""
-        query, key, value = (heads.unflatten(0, (-1, ROWS)) for heads in _heads(attn, hidden_states))
-        source = scaled_dot_product_attention(query[:, 0], key[:, 0], value[:, 0])
-        keys, values = (
-            torch.cat([rows[:, 1], rows[:, 0]], dim=2) for rows in (key, value)
-        )  # the target's tokens first
-        target = scaled_dot_product_attention(query[:, 1], keys, values)
-        return _merged(attn, torch.stack([source, target], dim=1).flatten(0, 1))
+        query, key, value = (rows.unflatten(0, (-1, ROWS)) for rows in _projected(attn, hidden_states))
+        source = _attended(attn, query[:, 0], key[:, 0], value[:, 0])
+        # the rows of a pair lie one after the other, so all its keys are a view: the source's and then the target's
+        target = _attended(attn, query[:, 1], key.flatten(1, 2), value.flatten(1, 2))
+        return _merged(attn, rows_of(source, target))
 
 
 class PairsApart:
@@ -83,29 +81,34 @@ class _RowsAlone:
     def __call__(self, attn: Attention, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
         """hidden_states: (rows, tokens, channels); returns the same shape."""
         apart = self._apart
-        query, key, value = _heads(attn, hidden_states)
+        query, key, value = _projected(attn, hidden_states)
         if apart.is_source:
             apart.kept[self._name] = _joined(key, apart.num_references), _joined(value, apart.num_references)
         else:
             kept_key, kept_value = apart.kept[self._name]
-            key, value = torch.cat([key, kept_key], dim=2), torch.cat([value, kept_value], dim=2)
-        return _merged(attn, scaled_dot_product_attention(query, key, value))
+            key, value = torch.cat([kept_key, key], dim=1), torch.cat([kept_value, value], dim=1)
+        return _merged(attn, _attended(attn, query, key, value))
 
 
-def _joined(heads: Tensor, num_references: int) -> Tensor:
-    """(pairs * references, heads, tokens, channels) to (pairs, heads, references * tokens, channels)."""
-    return heads.unflatten(0, (-1, num_references)).transpose(1, 2).flatten(2, 3)
+def _joined(rows: Tensor, num_references: int) -> Tensor:
+    """(pairs * references, tokens, channels) to (pairs, references * tokens, channels)."""
+    return rows.unflatten(0, (-1, num_references)).flatten(1, 2)
 
 
-def _heads(attn: Attention, rows: Tensor) -> tuple[Tensor, ...]:
-    """Query, key and value of (rows, tokens, channels), each (rows, heads, tokens, channels per head)."""
-    projections = (attn.to_q, attn.to_k, attn.to_v)
-    return tuple(project(rows).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for project in projections)
+def _projected(attn: Attention, rows: Tensor) -> tuple[Tensor, ...]:
+    """Query, key and value of rows, each (rows, tokens, channels)."""
+    return attn.to_q(rows), attn.to_k(rows), attn.to_v(rows)
 
 
-def _merged(attn: Attention, heads: Tensor) -> Tensor:
-    """(rows, heads, tokens, channels per head) through the output projection to (rows, tokens, channels)."""
-    return attn.to_out[1](attn.to_out[0](heads.transpose(1, 2).flatten(-2)))
+def _attended(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(rows, tokens, channels) queries over (rows, other tokens, channels) keys and values; as the queries."""
+    heads = (rows.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for rows in (query, key, value))
+    return scaled_dot_product_attention(*heads).transpose(1, 2).flatten(-2)
+
+
+def _merged(attn: Attention, rows: Tensor) -> Tensor:
+    """(rows, tokens, channels) through the output projection."""
+    return attn.to_out[1](attn.to_out[0](rows))
 
 
 def make_refiner(unet: UNet2DConditionModel) -> UNet2DConditionModel:
