@@ -80,3 +80,17 @@ def require_table(buckets: tuple[Bucket, ...], packed: str | None, shards: str) 
             f"they were packed, so they would be resized twice or cut from another size; train with --buckets "
             f"{packed}, or pack again."
         )
+
+
+def require_crops(buckets: tuple[Bucket, ...], factor: int) -> None:
+    """Refuses buckets whose crops are no whole number of latents of `factor` pixels.
+
+    Raises:
+        UserError: names the bucket.
+    """
+    for bucket in buckets:
+        if bucket.height % factor:
+            raise UserError(
+                f"--buckets {bucket}: crops of {bucket.height} pixels are no whole number of latents of {factor} "
+                f"pixels; take a height that is a multiple of {factor}."
+            )

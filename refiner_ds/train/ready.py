@@ -5,7 +5,6 @@ from datetime import timedelta
 
 from refiner_ds.checkpoint.place import Place
 from refiner_ds.checkpoint.store import sweep
-from refiner_ds.data.buckets import Bucket
 from refiner_ds.errors import UserError, note
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.supervise.link import Link
@@ -68,17 +67,3 @@ def require_encoding(plan: Plan, refiner: UnclipRefiner) -> None:
             f"--pretrained_model_name_or_path {plan.flags.pretrained_model_name_or_path}, so the network would learn "
             "in a space that its VAE does not know; train from the base that they were encoded with, or encode again."
         )
-
-
-def require_crops(buckets: tuple[Bucket, ...], factor: int) -> None:
-    """Refuses buckets whose crops are no whole number of latents of `factor` pixels.
-
-    Raises:
-        UserError: names the bucket.
-    """
-    for bucket in buckets:
-        if bucket.height % factor:
-            raise UserError(
-                f"--buckets {bucket}: crops of {bucket.height} pixels are no whole number of latents of {factor} "
-                f"pixels; take a height that is a multiple of {factor}."
-            )

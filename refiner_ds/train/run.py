@@ -13,6 +13,7 @@ from refiner_ds.checkpoint.layout import name_of
 from refiner_ds.checkpoint.place import Place, find_place
 from refiner_ds.checkpoint.state import SavedState
 from refiner_ds.config.training import Train
+from refiner_ds.data.buckets import require_crops
 from refiner_ds.data.stream import Stream
 from refiner_ds.errors import PREEMPTED, Failure, UserError, note
 from refiner_ds.folders import require_folder
@@ -38,7 +39,7 @@ from refiner_ds.train.meeting import (
     leave_process_group,
 )
 from refiner_ds.train.plan import Plan, plan_or_mistake
-from refiner_ds.train.ready import continued, meet, require_base, require_crops, require_encoding
+from refiner_ds.train.ready import continued, meet, require_base, require_encoding
 from refiner_ds.train.resume import changes
 from refiner_ds.train.side import SideChannel
 from refiner_ds.train.stopping import Stopping, end_of_job

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from refiner_ds.config.verbs import Encode
-from refiner_ds.data.buckets import Bucket, bucket_of, parse_buckets, require_table, spelled
+from refiner_ds.data.buckets import Bucket, bucket_of, parse_buckets, require_crops, require_table, spelled
 from refiner_ds.data.codecs import decode
-from refiner_ds.data.encode import Encoded
-from refiner_ds.data.index import FILE_NAME
+from refiner_ds.data.encode import Encoded, digest_of
+from refiner_ds.data.index import FILE_NAME, read_index
 from refiner_ds.data.latents import Encoding
 from refiner_ds.data.manifest import VIEWS
 from refiner_ds.data.packing.recode import resized
+from refiner_ds.data.packing.scratch import Scratch
 from refiner_ds.data.shards import BrokenSample, Shards, open_shards
 from refiner_ds.data.stream import STORED
 from refiner_ds.errors import UserError
-from refiner_ds.folders import require_free
 from refiner_ds.refiners.unclip.precision import PRECISIONS
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.verbs.device import device_of
-from refiner_ds.verbs.indexed import say_index
+from refiner_ds.verbs.indexed import say, say_index
 from refiner_ds.verbs.progress import progress_bar
 from refiner_ds.world import World, world_from
 
@@ -50,52 +50,59 @@ def run(options: Encode) -> None:
 def _encode_share(options: Encode, world: World, started: float) -> None:
     if options.windows < 1:
         raise UserError(f"--windows {options.windows}: no crop would have an embedding; give 1 or more.")
+    scratch = Scratch(options.out, "encode", "encoding")
     if world.is_main:
-        require_free(options.out, "encoding would mix two data sets")
-    shards, buckets = open_shards(options.shards), parse_buckets(options.buckets)
+        scratch.require_free()
+    shards, buckets = open_shards(options.shards, tell=say if world.is_main else None), parse_buckets(options.buckets)
     if shards.index.encoding:
         raise UserError(f"shards {shards.location} are encoded already; name the shards of their pictures.")
     require_table(buckets, shards.index.buckets, shards.location)
     device = device_of(options.device, world)
     refiner = UnclipRefiner(options.pretrained_model_name_or_path, options.revision, options.variant)
-    encoded = Encoded(shards, options.out, _encoding(options, shards, refiner, buckets))
+    require_crops(buckets, refiner.crop_factor)
+    encoding = _encoding(options, shards, refiner, buckets)
     refiner.place(device, PRECISIONS[options.precision])
-    encoder = Encoder(shards, refiner, encoded.encoding, buckets, device)
+    encoder, digest = Encoder(shards, refiner, encoding, buckets, device), digest_of(encoding)
+    if not world.is_main:  # rank 0 has the lock
+        _write_share(Encoded(shards, encoding, scratch.join(digest)), encoder, world)
+        return
+    with scratch.locked():
+        scratch.require_free(digest)
+        if not scratch.is_committed(digest):
+            encoded = Encoded(shards, encoding, scratch.begin(digest, say))
+            _write_share(encoded, encoder, world)
+            with progress_bar() as tell:
+                encoded.commit(lambda done, count: tell("shards of all ranks", done, count))
+        scratch.remove()
+    say_index(read_index(options.out), time.monotonic() - started)
+
+
+def _write_share(encoded: Encoded, encoder: "Encoder", world: World) -> None:
+    """Writes the shards of this rank that no earlier run has completed."""
     mine = [encoded.parts[number] for number in world.share(len(encoded.parts))]
-    left = [part for part in mine if not encoded.is_written(part)]
+    left = [part for part in mine if encoded.written(part) is None]
     if len(left) < len(mine):
         print(f"rank {world.rank} of {world.size}: {len(mine) - len(left)} of {len(mine)} shards are there already")
     with progress_bar(world.is_main) as tell:
         for number, part in enumerate(left, start=1):
             encoded.write(part, encoder.members)
             tell("encoding (shards of rank 0)", number, len(left))
-        if not world.is_main:
-            return
-        index = encoded.commit(lambda done, count: tell("shards of all ranks", done, count))
-    say_index(index, time.monotonic() - started)
 
 
 def _encoding(options: Encode, shards: Shards, refiner: UnclipRefiner, buckets: tuple[Bucket, ...]) -> Encoding:
-    factor = refiner.crop_factor
-    for bucket in buckets:
-        if bucket.height % factor:
-            raise UserError(
-                f"--buckets {bucket}: crops of {bucket.height} pixels are no whole number of latents of {factor} "
-                f"pixels; take a height that is a multiple of {factor}."
-            )
     return Encoding(
-        shards.index.digest,
-        refiner.encoders_fingerprint,
-        refiner.scaling_factor,
-        options.dtype,
-        options.precision,
-        spelled(buckets),
-        options.crops,
-        options.windows,
-        options.flips,
-        refiner.latent_channels,
-        factor,
-        refiner.embedding_size,
+        source=shards.index.digest,
+        encoders=refiner.encoders_fingerprint,
+        scaling_factor=refiner.scaling_factor,
+        precision=options.dtype,
+        computed_in=options.precision,
+        buckets=spelled(buckets),
+        crops=options.crops,
+        windows=options.windows,
+        flips=options.flips,
+        channels=refiner.latent_channels,
+        factor=refiner.crop_factor,
+        embedding=refiner.embedding_size,
     )
 
 
@@ -117,7 +124,7 @@ class Encoder:
         """
         record = self.shards.index.records[row]
         bucket = self.buckets[bucket_of(int(record["width"]), int(record["height"]), self.buckets)]
-        views = torch.from_numpy(np.stack([self._picture(row, view) for view in VIEWS])).permute(0, 3, 1, 2)
+        views = torch.from_numpy(np.stack([self._picture(row, view, bucket) for view in VIEWS])).permute(0, 3, 1, 2)
         views = views[..., : self.encoding.width(bucket)].to(self.device)
         variants = [views, views.flip(-1)][: self.encoding.variants]
         latents, embeddings = zip(*(self._encoded(variant, bucket) for variant in variants), strict=True)
@@ -126,10 +133,10 @@ class Encoder:
         members[VIEWS.index("cond")] += self._stored(row, torch.stack(embeddings))
         return members
 
-    def _picture(self, row: int, view: str) -> np.ndarray:
+    def _picture(self, row: int, view: str, bucket: Bucket) -> np.ndarray:
         content = self.shards.read(row, view)
         with self.shards.naming(row, view):
-            return resized(decode(content, self.shards.index.member(row, view).kind), self.buckets)
+            return resized(decode(content, self.shards.index.member(row, view).kind), (bucket,))
 
     def _encoded(self, views: Tensor, bucket: Bucket) -> tuple[Tensor, Tensor]:
         """Latents (V, crops, c, h, w) and embeddings (windows, d) of (V, 3, H, W)."""

@@ -9,7 +9,7 @@ from refiner_ds.config.deepspeed import BUCKET_ELEMENTS, Resolved, read_json, re
 from refiner_ds.config.limits import check_limits
 from refiner_ds.config.training import Train
 from refiner_ds.config.verbs import Plan
-from refiner_ds.data.buckets import parse_buckets, require_table
+from refiner_ds.data.buckets import parse_buckets, require_crops, require_table
 from refiner_ds.data.encoded_samples import training_samples
 from refiner_ds.data.shards import open_shards
 from refiner_ds.data.store.options import bytes_of
@@ -173,14 +173,9 @@ def _outline(options: Plan) -> Outline:
 
 def _batches(options: Plan, resolved: Resolved, outline: Outline, saves: bool) -> tuple[MicroBatch, ...]:
     """One micro-batch of every bucket, the largest crop first."""
-    crops = sorted({bucket.height for bucket in parse_buckets(options.buckets)}, reverse=True)
-    factor = outline.crop_factor
-    for crop in crops:
-        if crop % factor:
-            raise UserError(
-                f"--buckets {options.buckets}: crops of {crop} pixels are no whole number of latents of {factor} "
-                f"pixels; take a height that is a multiple of {factor}."
-            )
+    buckets = parse_buckets(options.buckets)
+    require_crops(buckets, outline.crop_factor)
+    crops = sorted({bucket.height for bucket in buckets}, reverse=True)
     dtype = DTYPES[resolved.precision]
     return tuple(measure(outline, dtype, crop, resolved.micro_batch_size, saves) for crop in crops)
 

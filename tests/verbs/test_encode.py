@@ -9,16 +9,21 @@ import pytest
 import torch
 
 from refiner_ds.batch import EncodedBatch
+from refiner_ds.checkpoint.place import find_place
 from refiner_ds.cli import main
 from refiner_ds.data.buckets import parse_buckets
+from refiner_ds.data.encode import digest_of
 from refiner_ds.data.encoded_samples import training_samples
 from refiner_ds.data.index import read_index
+from refiner_ds.data.packing.scratch import Scratch
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.shards import open_shards
 from refiner_ds.data.stream import Stream
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.train.event import Suspect, read_event, write_event
+from refiner_ds.world import World
 
 TABLE = "1.0:64x64,1.5:96x64"
 CPU = torch.device("cpu")
@@ -144,11 +149,37 @@ def test_ranks_write_what_one_process_writes_and_a_killed_run_goes_on(
     assert "there already" not in run(1)
     assert not out.exists()
     (left,) = tmp_path.glob(".out.encoding/plan-*")
-    (left / "train-000000.tar.nowhere-1.partial").write_bytes(b"half")
+    (left / "shards" / "train-000000.tar.nowhere-1.partial").write_bytes(b"half")
     assert "2 of 2 shards are there already" in run(1)
     assert "digest" in run(0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
     assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in encoded.iterdir()}
+
+
+def test_a_second_run_into_the_same_folder_is_refused(shards, tiny_base, tmp_path, capsys):
+    with Scratch(tmp_path / "out", "encode", "encoding").locked():
+        assert encode(shards, tmp_path / "out", tiny_base) == 2
+    assert "another process is encoding into" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_after_its_last_rename_is_gone_on_with(shards, encoded, tiny_base, tmp_path):
+    out = shutil.copytree(encoded, tmp_path / "out")
+    encoding = read_index(encoded).encoding
+    assert encoding is not None
+    (tmp_path / f".out.encoding/plan-{digest_of(encoding)}/sums").mkdir(parents=True)
+    assert encode(shards, out, tiny_base, "--flips") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert encode(shards, out, tiny_base, "--flips") == 2  # what was not left by a kill is not touched
+
+
+def test_latents_of_a_suspect_are_kept_for_replay(encoded, tmp_path):
+    batch = batches(encoded, 1)[0].alone(1)
+    told = {"key": batch.keys[0], "position": batch.positions[0], "rank": 0, "losses": {}, "drawn": {}}
+    place = find_place(tmp_path, World(), lambda value: [value])
+    write_event(tmp_path / "event", {"step": 1}, [Suspect(batch, told)], place, lambda value: [value])
+    _, (kept,) = read_event(tmp_path / "event")
+    assert kept.batch.keys == batch.keys and kept.batch.tensors.keys() == batch.tensors.keys()
+    assert all(torch.equal(kept.batch.tensors[name], batch.tensors[name]) for name in batch.tensors)
 
 
 def test_verify_finds_what_is_damaged(encoded, tmp_path, capsys):

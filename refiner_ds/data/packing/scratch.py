@@ -1,7 +1,8 @@
 """`.OUT.packing` beside OUT: what is done of packing OUT, so that a killed run goes on; OUT appears by one rename.
 
-It holds checked.jsonl (what was found in each sample), problems.txt (what cannot be packed), and for the plan that is
-being written plan-DIGEST/shards, which becomes OUT, and plan-DIGEST/sums with a note of what each complete shard holds.
+For encoding it is `.OUT.encoding`. It holds checked.jsonl (what was found in each sample), problems.txt (what cannot be
+packed), and for the plan that is being written plan-DIGEST/shards, which becomes OUT, and plan-DIGEST/sums with a note
+of what each complete shard holds.
 """
 
 import fcntl
@@ -17,11 +18,11 @@ from refiner_ds.folders import require_free, sync
 
 
 class Scratch:
-    """The scratch folder of one output folder."""
+    """The scratch folder of one output folder, for what is done to it in two words: `verb` and `doing`."""
 
-    def __init__(self, out: Path):
-        self.out = out.resolve()
-        self.folder = self.out.with_name(f".{self.out.name}.packing")
+    def __init__(self, out: Path, verb: str = "pack", doing: str = "packing"):
+        self.out, self._verb, self._doing = out.resolve(), verb, doing
+        self.folder = self.out.with_name(f".{self.out.name}.{doing}")
         self.findings = self.folder / "checked.jsonl"
         self.problems = self.folder / "problems.txt"
 
@@ -32,7 +33,7 @@ class Scratch:
             UserError: the output folder is taken, or cannot be made.
         """
         if not self.is_committed(digest):
-            require_free(self.out, "packing would mix two data sets")
+            require_free(self.out, f"{self._doing} would mix two data sets")
 
     def is_committed(self, digest: str) -> bool:
         """Whether a run that ended right after its last rename left this plan, whose shards are the output now."""
@@ -49,7 +50,7 @@ class Scratch:
         """Keeps other packers out of this folder while the block runs; the lock of a killed one is gone with it.
 
         Raises:
-            UserError: another process packs into the same folder, or files in it cannot be read or written.
+            UserError: another process works on the same folder, or files in it cannot be read or written.
         """
         descriptor = self._lock()
         try:
@@ -57,7 +58,7 @@ class Scratch:
         except OSError as error:
             raise UserError(
                 f"{self.folder}, which keeps what is done, cannot be worked in ({error.filename}: {error.strerror}); "
-                "make room or mend it and pack again, which goes on from here."
+                f"make room or mend it and {self._verb} again, which goes on from here."
             ) from error
         finally:
             os.close(descriptor)
@@ -75,7 +76,7 @@ class Scratch:
             except BlockingIOError as error:
                 os.close(descriptor)
                 raise UserError(
-                    f"another process is packing into {self.out}, and two would undo each other's work; "
+                    f"another process is {self._doing} into {self.out}, and two would undo each other's work; "
                     "wait for it, or name another folder."
                 ) from error
             except OSError:
@@ -90,6 +91,10 @@ class Scratch:
             if other.name != f"plan-{digest}":
                 say(f"{other} holds shards of other pictures or options; clearing them")
                 shutil.rmtree(other)
+        return self.join(digest)
+
+    def join(self, digest: str) -> "Writing":
+        """The place of a plan's shards, for processes that help the one that has the lock."""
         writing = Writing(self, self.folder / f"plan-{digest}")
         writing.shards.mkdir(parents=True, exist_ok=True)
         writing.sums.mkdir(exist_ok=True)

@@ -3,7 +3,10 @@
 import hashlib
 import json
 import os
+import platform
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,16 +50,8 @@ class Written(NamedTuple):
 
 
 def written_before(job: Job) -> Written | None:
-    """The shard, if an earlier run completed it; it was synced before its note was written."""
-    records = job.records.copy()
-    try:
-        note = json.loads(job.note_path.read_text(encoding="utf-8"))
-        for field in MADE:
-            records[field] = note[field]
-        written = Written(note["sha256"], _placed(records, job), records)
-        return written if job.path.stat().st_size == written.bytes else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    """The shard, if an earlier run completed it."""
+    return read_note(job.path, job.note_path, job.records, [len(card) for card in job.cards])
 
 
 def write(job: Job) -> Written:
@@ -65,36 +60,77 @@ def write(job: Job) -> Written:
     Raises:
         UserError: a file is not what it was when it was checked, cannot be recoded, or the shard cannot be written.
     """
-    partial = job.path.with_name(f"{job.path.name}.{os.getpid()}.partial")
-    digest, records = hashlib.sha256(), job.records.copy()
+    records = job.records.copy()
+    samples = zip(records, job.files, job.cards, strict=True)
+    pieces = (piece for record, files, card in samples for piece in _pieces(record, files, card, job.recoding))
+    return write_whole(job.path, job.note_path, records, [len(card) for card in job.cards], pieces, "pack")
+
+
+def read_note(path: Path, note_path: Path, records: np.ndarray, card_sizes: Sequence[int]) -> Written | None:
+    """The shard that `write_whole` has completed there, if it has; it was synced before its note was written.
+
+    Args:
+        records: of the shard, as they were before it was written; they stay so.
+    """
+    records = records.copy()
+    try:
+        note = json.loads(note_path.read_text(encoding="utf-8"))
+        for field in MADE:
+            records[field] = note[field]
+        written = Written(note["sha256"], place_members(records, card_sizes), records)
+        return written if path.stat().st_size == written.bytes else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_whole(
+    path: Path, note_path: Path, records: np.ndarray, card_sizes: Sequence[int], pieces: Iterable[bytes], verb: str
+) -> Written:
+    """Writes a tar, which has its name once it is whole and synced, and then a note of what it holds.
+
+    Args:
+        records: of its samples, in which size, crc and kind are set while `pieces` are made.
+        pieces: the bytes of the samples; the end is added.
+        verb: what the person is to do again.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.partial")
+    digest = hashlib.sha256()
     try:
         with partial.open("wb") as file:
-            for record, files, card in zip(records, job.files, job.cards, strict=True):
-                for piece in _pieces(record, files, card, job.recoding):
-                    digest.update(piece)
-                    file.write(piece)
-            digest.update(END)
-            file.write(END)
+            for piece in chain(pieces, [END]):
+                digest.update(piece)
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(job.path)
-        sync(job.path.parent)
-        with file_made_whole(job.note_path) as path:
+        partial.replace(path)
+        sync(path.parent)
+        with file_made_whole(note_path) as scratch:
             note = {"sha256": digest.hexdigest(), **{field: records[field].tolist() for field in MADE}}
-            path.write_text(json.dumps(note), encoding="utf-8")
+            scratch.write_text(json.dumps(note), encoding="utf-8")
     except OSError as error:
         raise UserError(
-            f"shard {job.path} cannot be written ({error.strerror}); make room or mend the folder and pack again, "
+            f"shard {path} cannot be written ({error.strerror}); make room or mend the folder and {verb} again, "
             "which goes on from here."
         ) from error
     finally:
         partial.unlink(missing_ok=True)
-    return Written(digest.hexdigest(), _placed(records, job), records)
+    return Written(digest.hexdigest(), place_members(records, card_sizes), records)
 
 
-def _placed(records: np.ndarray, job: Job) -> int:
-    """Sets the offsets of the records, and returns the bytes of the shard."""
-    return place_members(records, [len(card) for card in job.cards])
+def put(record: np.void, place: int, content: bytes, kind: str) -> list[bytes]:
+    """A picture as it lies in the tar; its record then tells of it."""
+    made = (len(content), google_crc32c.value(content), KINDS.index(kind))
+    for field, value in zip(MADE, made, strict=True):
+        record[field][place] = value
+    return [header_of(member_name(record, place), len(content)), content, padding_of(len(content))]
+
+
+def put_card(record: np.void, card: bytes) -> list[bytes]:
+    """The card as it lies in the tar."""
+    return [header_of(f"{record['key'].decode()}.json", len(card)), card, padding_of(len(card))]
 
 
 def _pieces(record: np.void, files: tuple[Path, ...], card: bytes, recoding: Recoding) -> list[bytes]:
@@ -103,12 +139,8 @@ def _pieces(record: np.void, files: tuple[Path, ...], card: bytes, recoding: Rec
     for place, path in enumerate(files):
         content = _content(path, int(record["size"][place]), int(record["crc"][place]))
         content, kind = _recoded(path, content, KINDS[record["kind"][place]], recoding)
-        made = (len(content), google_crc32c.value(content), KINDS.index(kind))
-        for field, value in zip(MADE, made, strict=True):
-            record[field][place] = value
-        pieces += [header_of(member_name(record, place), len(content)), content, padding_of(len(content))]
-    name = f"{record['key'].decode()}.json"
-    return [*pieces, header_of(name, len(card)), card, padding_of(len(card))]
+        pieces += put(record, place, content, kind)
+    return [*pieces, *put_card(record, card)]
 
 
 def _recoded(path: Path, content: bytes, kind: str, recoding: Recoding) -> tuple[bytes, str]:
