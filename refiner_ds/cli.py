@@ -13,30 +13,31 @@ from typing import Any
 import tyro
 
 from refiner_ds import __version__
-from refiner_ds.config import training, verbs
+from refiner_ds.config import training
 from refiner_ds.config.known import require_known_flags
+from refiner_ds.config.verbs import benches, data, models, planning
 from refiner_ds.errors import Failure, UserError
 
 VERBS: dict[str, tuple[type, str]] = {
-    "example": (verbs.Example, "refiner_ds.verbs.example"),
-    "base": (verbs.Base, "refiner_ds.verbs.base"),
-    "pack": (verbs.Pack, "refiner_ds.verbs.pack"),
-    "verify": (verbs.Verify, "refiner_ds.verbs.verify"),
-    "index": (verbs.Index, "refiner_ds.verbs.index"),
-    "encode": (verbs.Encode, "refiner_ds.verbs.encode"),
+    "example": (data.Example, "refiner_ds.verbs.example"),
+    "base": (models.Base, "refiner_ds.verbs.base"),
+    "pack": (data.Pack, "refiner_ds.verbs.pack"),
+    "verify": (data.Verify, "refiner_ds.verbs.verify"),
+    "index": (data.Index, "refiner_ds.verbs.index"),
+    "encode": (data.Encode, "refiner_ds.verbs.encode"),
     "train": (training.Train, "refiner_ds.train.start"),
-    "checkpoints": (verbs.Checkpoints, "refiner_ds.verbs.checkpoints"),
-    "export": (verbs.Export, "refiner_ds.verbs.export"),
-    "import-legacy": (verbs.ImportLegacy, "refiner_ds.verbs.import_legacy"),
-    "repair": (verbs.Repair, "refiner_ds.verbs.repair"),
-    "evaluate": (verbs.Evaluate, "refiner_ds.verbs.evaluate"),
-    "replay": (verbs.Replay, "refiner_ds.verbs.replay"),
-    "bench data": (verbs.BenchData, "refiner_ds.verbs.bench_data"),
-    "bench step": (verbs.BenchStep, "refiner_ds.verbs.bench_step"),
-    "bench checkpoint": (verbs.BenchCheckpoint, "refiner_ds.verbs.bench_checkpoint"),
-    "doctor": (verbs.Doctor, "refiner_ds.verbs.doctor"),
-    "plan": (verbs.Plan, "refiner_ds.verbs.plan"),
-    "quickstart": (verbs.Quickstart, "refiner_ds.verbs.quickstart"),
+    "checkpoints": (models.Checkpoints, "refiner_ds.verbs.checkpoints"),
+    "export": (models.Export, "refiner_ds.verbs.export"),
+    "import-legacy": (models.ImportLegacy, "refiner_ds.verbs.import_legacy"),
+    "repair": (models.Repair, "refiner_ds.verbs.repair"),
+    "evaluate": (models.Evaluate, "refiner_ds.verbs.evaluate"),
+    "replay": (models.Replay, "refiner_ds.verbs.replay"),
+    "bench data": (benches.BenchData, "refiner_ds.verbs.bench_data"),
+    "bench step": (benches.BenchStep, "refiner_ds.verbs.bench_step"),
+    "bench checkpoint": (benches.BenchCheckpoint, "refiner_ds.verbs.bench_checkpoint"),
+    "doctor": (planning.Doctor, "refiner_ds.verbs.doctor"),
+    "plan": (planning.Plan, "refiner_ds.verbs.plan"),
+    "quickstart": (models.Quickstart, "refiner_ds.verbs.quickstart"),
 }
 """Every verb: its options, and the module whose `run(options)` does it."""
 

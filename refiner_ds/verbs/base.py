@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from refiner_ds.config.verbs import Base
+from refiner_ds.config.verbs.models import Base
 from refiner_ds.data.example import draw_frames
 from refiner_ds.data.images import PictureError, decode, to_array
 from refiner_ds.errors import UserError

@@ -20,7 +20,7 @@ from refiner_ds.checkpoint.retention import Keep
 from refiner_ds.checkpoint.store import Saver
 from refiner_ds.config.deepspeed import resolve
 from refiner_ds.config.training import Train
-from refiner_ds.config.verbs import BenchCheckpoint
+from refiner_ds.config.verbs.benches import BenchCheckpoint
 from refiner_ds.errors import UserError, note
 from refiner_ds.folders import require_free
 from refiner_ds.train.about import versions

@@ -7,7 +7,7 @@ from refiner_ds.bench.data import bench_data
 from refiner_ds.bench.process import versions
 from refiner_ds.bench.race import Course
 from refiner_ds.bench.report import as_json, as_markdown
-from refiner_ds.config.verbs import BenchData
+from refiner_ds.config.verbs.benches import BenchData
 from refiner_ds.data.buckets import parse_buckets
 from refiner_ds.verbs.measured import command_of, prepare_files, tell
 from refiner_ds.verbs.progress import progress_bar

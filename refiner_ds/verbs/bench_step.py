@@ -18,7 +18,7 @@ from refiner_ds.bench.step_material import make_material
 from refiner_ds.bench.step_report import as_json, as_markdown
 from refiner_ds.config.deepspeed import Precision, Resolved, resolve
 from refiner_ds.config.training import Train
-from refiner_ds.config.verbs import BenchStep
+from refiner_ds.config.verbs.benches import BenchStep
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.unclip.base import FULL, TINY, make_parts, save_base
 from refiner_ds.train.about import versions

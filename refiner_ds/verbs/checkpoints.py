@@ -15,7 +15,7 @@ from rich.table import Table
 from refiner_ds.checkpoint.layout import damage
 from refiner_ds.checkpoint.listing import NAME, Entry, entries
 from refiner_ds.checkpoint.retention import best_of
-from refiner_ds.config.verbs import Checkpoints
+from refiner_ds.config.verbs.models import Checkpoints
 from refiner_ds.doctor.lines import size_text
 from refiner_ds.errors import UserError
 from refiner_ds.folders import require_folder

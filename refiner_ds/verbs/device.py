@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from refiner_ds.config.verbs import Evaluate, Repair
+from refiner_ds.config.verbs.models import Evaluate, Repair
 from refiner_ds.errors import UserError
 from refiner_ds.refiners.protocol import Refiner, Sampling
 from refiner_ds.refiners.unclip.adapter import open_refiner

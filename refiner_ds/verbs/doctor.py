@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from refiner_ds.config.deepspeed import read_json
-from refiner_ds.config.verbs import Doctor
+from refiner_ds.config.verbs.planning import Doctor
 from refiner_ds.doctor.hostfile import Place, read_hostfile
 from refiner_ds.doctor.hosts import Hosts
 from refiner_ds.doctor.report import as_json, as_table

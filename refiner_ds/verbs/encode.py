@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refiner_ds.config.verbs import Encode
+from refiner_ds.config.verbs.data import Encode
 from refiner_ds.data.buckets import Bucket, bucket_of, parse_buckets, require_crops, require_table, spelled
 from refiner_ds.data.codecs import decode
 from refiner_ds.data.encode import Encoded, digest_of

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from refiner_ds.batch import Batch
-from refiner_ds.config.verbs import Evaluate
+from refiner_ds.config.verbs.models import Evaluate
 from refiner_ds.data.manifest import Sample, read_manifest
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.shards import open_shards

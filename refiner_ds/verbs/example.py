@@ -1,6 +1,6 @@
 """`refiner-ds example`: draws a procedural street as a small dataset."""
 
-from refiner_ds.config.verbs import Example
+from refiner_ds.config.verbs.data import Example
 from refiner_ds.data.example import write_example
 from refiner_ds.errors import UserError
 from refiner_ds.verbs.progress import progress_bar

@@ -12,7 +12,7 @@ from refiner_ds.checkpoint.layout import Checkpoint
 from refiner_ds.checkpoint.snapshot import AVERAGE, MASTER
 from refiner_ds.checkpoint.state import SavedState
 from refiner_ds.checkpoint.whole import find_whole, require_here
-from refiner_ds.config.verbs import Export, Replay
+from refiner_ds.config.verbs.models import Export, Replay
 from refiner_ds.errors import UserError, note
 from refiner_ds.folders import made_whole
 from refiner_ds.refiners.unclip.adapter import is_adapter, open_adapter, origin_of

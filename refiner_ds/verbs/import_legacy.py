@@ -1,6 +1,6 @@
 """`refiner-ds import-legacy`: what GaussianRefiner's own training saved becomes a refiner's folder like any other."""
 
-from refiner_ds.config.verbs import ImportLegacy
+from refiner_ds.config.verbs.models import ImportLegacy
 from refiner_ds.folders import made_whole, require_free
 from refiner_ds.refiners.unclip.legacy import read_legacy, require_same_network
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner

@@ -2,7 +2,7 @@
 
 import time
 
-from refiner_ds.config.verbs import Index
+from refiner_ds.config.verbs.data import Index
 from refiner_ds.data.foreign import index_tars, list_tars, samples_of
 from refiner_ds.data.manifest.scenes import parse_pattern, with_scenes
 from refiner_ds.data.split import leak_of, parse_val, split_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from refiner_ds.config.verbs import Repair
+from refiner_ds.config.verbs.models import Repair
 from refiner_ds.data.images import EXTENSIONS
 from refiner_ds.data.manifest import read_manifest
 from refiner_ds.errors import UserError

@@ -3,7 +3,7 @@
 import time
 
 from refiner_ds.config.training import BUCKETS
-from refiner_ds.config.verbs import Pack
+from refiner_ds.config.verbs.data import Pack
 from refiner_ds.data.buckets import parse_buckets
 from refiner_ds.data.index import Dataset, Skipped
 from refiner_ds.data.manifest import parse_sources, read_datasets

@@ -8,7 +8,7 @@ import torch
 from refiner_ds.config.deepspeed import BUCKET_ELEMENTS, Resolved, read_json, resolve
 from refiner_ds.config.limits import check_limits
 from refiner_ds.config.training import Train
-from refiner_ds.config.verbs import Plan
+from refiner_ds.config.verbs.planning import Plan
 from refiner_ds.data.buckets import parse_buckets, require_crops, require_table
 from refiner_ds.data.encoded_samples import training_samples
 from refiner_ds.data.shards import open_shards

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from refiner_ds.config.verbs import Quickstart
+from refiner_ds.config.verbs.models import Quickstart
 from refiner_ds.errors import UserError
 from refiner_ds.tracking.journal import FINISHED
 

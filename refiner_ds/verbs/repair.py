@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from refiner_ds.config.verbs import Repair
+from refiner_ds.config.verbs.models import Repair
 from refiner_ds.errors import UserError
 from refiner_ds.folders import file_made_whole
 from refiner_ds.refiners.protocol import Sampling

@@ -9,7 +9,7 @@ import torch
 
 from refiner_ds.checkpoint.layout import Checkpoint, complete_checkpoints, read
 from refiner_ds.checkpoint.state import SavedState
-from refiner_ds.config.verbs import Replay
+from refiner_ds.config.verbs.models import Replay
 from refiner_ds.errors import UserError
 from refiner_ds.folders import file_made_whole, require_folder
 from refiner_ds.refiners.unclip.options import Recipe

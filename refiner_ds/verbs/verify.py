@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from refiner_ds.config.verbs import Verify
+from refiner_ds.config.verbs.data import Verify
 from refiner_ds.data.packing.crew import Tell
 from refiner_ds.data.packing.look import Verified
 from refiner_ds.data.store.opening import is_url

@@ -1,0 +1,77 @@
+"""What the benches can be told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from refiner_ds.config.training import BUCKETS
+
+
+@dataclass(frozen=True)
+class BenchData:
+    """Measure the data path on this machine: our loader and packer beside the baseline's and other libraries'."""
+
+    json: Path | None = None
+    """File for all figures of all rounds."""
+    markdown: Path | None = None
+    """File for the tables that are printed."""
+    output: Path | None = None
+    """Empty folder in which everything that is made stays; where not given, a temporary one that goes afterwards."""
+    manifest: Path | None = None
+    """Own pictures, as for pack; synthetic ones of 1408x376 pixels where not given."""
+    buckets: str = BUCKETS
+    """Aspect buckets as for train; the samples of the bucket that has most of them are taken."""
+    samples: int = 192
+    """Samples that each loader is measured over in each round, in laps of 64 at most. All loaders together take about
+    7 GB of disk with synthetic pictures."""
+    rounds: int = 5
+    """How often each is measured, taking turns."""
+    workers: int = 1
+    """Worker processes of every loader but the baseline, which has none."""
+    peers_python: str | None = None
+    """Python in whose environment webdataset, mosaicml-streaming and litdata are; ours where not given. What is not
+    installed there is reported as such."""
+    only: str | None = None
+    """Only these, comma-separated: names of the table, or their first parts, e.g. baseline,ours,webdataset."""
+
+
+@dataclass(frozen=True)
+class BenchStep:
+    """Measure the training step on this machine: ours, from encoded features, a bare loop, and the baseline's way."""
+
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    size: Literal["tiny", "full"] | None = None
+    """The shapes that base --size makes, with random weights; full on a GPU and tiny on a CPU where not given."""
+    resolution: str | None = None
+    """Pixels of a crop as HEIGHTxWIDTH; 512x512 with the full model and 64x64 with the tiny one where not given."""
+    train_batch_size: int = 1
+    """Micro-batch, as for train."""
+    gradient_accumulation_steps: int = 4
+    """Micro-batches per optimizer step, as for train, whose 20 would only take longer to measure."""
+    precision: Literal["no", "fp16", "bf16"] | None = None
+    """Of ours and of the bare loop; bf16 on a GPU and no (fp32) on a CPU where not given. The baseline's way is fp16
+    autocast on a GPU and fp32 on a CPU."""
+    rounds: int = 5
+    """How often each way is measured, taking turns."""
+    json: Path | None = None
+    """File for all figures of all rounds."""
+    markdown: Path | None = None
+    """File for the tables that are printed."""
+
+
+@dataclass(frozen=True)
+class BenchCheckpoint:
+    """Measure how long training stands still for a checkpoint on this machine, in the background and waited for."""
+
+    parameters: int = 60_000_000
+    """Trained weights of the plain network that is saved, about. Each takes some 50 bytes of memory, and 40 of disk."""
+    rounds: int = 5
+    """How often each way of saving is measured, taking turns."""
+    json: Path | None = None
+    """File for all figures of all rounds."""
+    markdown: Path | None = None
+    """File for the tables that are printed."""
+    output: Path | None = None
+    """Empty folder to save into, on the disk that is to be measured; what is saved there goes afterwards. Where not
+    given, a temporary one."""
