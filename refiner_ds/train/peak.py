@@ -9,18 +9,13 @@ HALF, TF32, SINGLE = "half", "tf32", "single"
 """Precisions of products: bf16 and fp16 alike, fp32 rounded to TF32, and fp32."""
 
 H100_SXM = {HALF: 989.5, TF32: 494.5, SINGLE: 67.0}
-H100_NVL = {HALF: 835.5, TF32: 417.5, SINGLE: 60.0}
 A100 = {HALF: 312.0, TF32: 156.0, SINGLE: 19.5}
 
-# Dense products with sums in fp32, of tensor cores but for SINGLE; from NVIDIA's data sheets of each product, which
-# give twice as much for some as they count sparse matrices. RTX: white papers of Ampere GA102 and Ada, appendix A.
+# Dense products with sums in fp32, of tensor cores but for SINGLE: figures of NVIDIA's data sheets as public tables
+# repeat them, halved where they count sparse matrices. What could not be looked up is left out, and so measured.
 TERAFLOPS: Mapping[str, Mapping[str, float]] = {
-    "NVIDIA B200": {HALF: 2250.0, TF32: 1100.0, SINGLE: 75.0},
-    "NVIDIA GH200 480GB": H100_SXM,
     "NVIDIA H200": H100_SXM,
-    "NVIDIA H200 NVL": H100_NVL,
     "NVIDIA H100 80GB HBM3": H100_SXM,
-    "NVIDIA H100 NVL": H100_NVL,
     "NVIDIA H100 PCIe": {HALF: 756.5, TF32: 378.0, SINGLE: 51.0},
     "NVIDIA A100-SXM4-40GB": A100,
     "NVIDIA A100-SXM4-80GB": A100,
@@ -29,9 +24,7 @@ TERAFLOPS: Mapping[str, Mapping[str, float]] = {
     "NVIDIA L40S": {HALF: 362.0, TF32: 183.0, SINGLE: 91.6},
     "NVIDIA L4": {HALF: 121.0, TF32: 60.0, SINGLE: 30.3},
     "NVIDIA A10": {HALF: 125.0, TF32: 62.5, SINGLE: 31.2},
-    "NVIDIA RTX A6000": {HALF: 154.8, TF32: 77.4, SINGLE: 38.7},
     "NVIDIA GeForce RTX 4090": {HALF: 165.2, TF32: 82.6, SINGLE: 82.6},
-    "NVIDIA GeForce RTX 3090": {HALF: 71.0, TF32: 35.6, SINGLE: 35.6},
 }
 """TFLOP/s by the name that torch.cuda.get_device_name gives; a MIG slice has another, and is measured."""
 
