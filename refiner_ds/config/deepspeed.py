@@ -13,6 +13,12 @@ from refiner_ds.config.training import Train
 from refiner_ds.errors import UserError
 
 Precision = Literal["no", "fp16", "bf16"]
+SPELLINGS: dict[Precision, tuple[str, ...]] = {
+    "no": ("fp32", "float32", "float", "torch.float32"),
+    "fp16": ("fp16", "float16", "half", "torch.float16"),
+    "bf16": ("bf16", "bfloat16", "torch.bfloat16"),
+}
+"""How DeepSpeed lets `grad_accum_dtype` name a precision."""
 SECTIONS = ("bf16", "fp16", "zero_optimization", "optimizer", "scheduler", "torch_autocast", "checkpoint", "data_types")
 """The sections that are read here."""
 BUCKET_ELEMENTS = 100_000_000
@@ -36,6 +42,25 @@ class Resolved:
     optimizer: OptimizerChoice
     schedule: ScheduleChoice
     learning_rate: float
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks that one optimizer step's samples are dealt to."""
+        return self.global_batch_size // (self.micro_batch_size * self.accumulation_steps)
+
+    @property
+    def accumulated_in(self) -> Precision:
+        """Precision that gradients are added up in over micro-batches: `grad_accum_dtype`, else the network's."""
+        return _accumulated_in(self.json, self.precision)
+
+    @property
+    def adds_up_whole(self) -> bool:
+        """Whether gradients are kept whole and reduced once an update; else DeepSpeed handles each as it comes.
+
+        At stage 2 a rank has room for its own shard of them only, where there are several.
+        """
+        offloads = self.json["zero_optimization"].get("offload_optimizer", {}).get("device", "none") != "none"
+        return self.accumulation_steps > 1 and not offloads and (self.stage == 1 or self.num_ranks == 1)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -91,6 +116,7 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
     precision = _precision(config, flags.mixed_precision)
     if zero.get("offload_optimizer", {}).get("device", "none") != "none":
         _refuse_skipping_with_offload(precision, flags.max_nonfinite_steps)
+    accumulated_in = _accumulated_in(config, precision)
     stage = zero.get("stage", 0)
     if stage not in (1, 2):
         raise UserError(
@@ -98,7 +124,7 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
             "one step late; stage 3 saves nothing at this size; take stage 1 or 2."
         )
     optimizer, rate = take_optimizer(config, flags)
-    if optimizer.name == "Adagrad" and (stage, precision) == (1, "bf16") and _accumulates_in_fp32(config):
+    if optimizer.name == "Adagrad" and (stage, precision, accumulated_in) == (1, "bf16", "no"):
         refuse(
             "optimizer.type Adagrad at stage 1 in bf16 with grad_accum_dtype fp32",
             "DeepSpeed makes its state at stage 2 only; take stage 2",
@@ -109,10 +135,6 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
     config.setdefault("zero_force_ds_cpu_optimizer", False)
     require_no_autos(config)
     return Resolved(config, precision, stage, micro, accumulation, global_batch, optimizer, schedule, learning_rate)
-
-
-def _accumulates_in_fp32(config: dict[str, Any]) -> bool:
-    return config.get("data_types", {}).get("grad_accum_dtype") == "fp32"
 
 
 def _refuse_skipping_with_offload(precision: Precision, max_nonfinite_steps: int) -> None:
@@ -132,6 +154,21 @@ def _fill_clipping(config: dict[str, Any], flag: float | None) -> None:
             f"gradient_clipping (--max_grad_norm) {json.dumps(clipping)} is no norm that gradients can be scaled down "
             "to; give a number above 0, or 0 to leave them as they are."
         )
+
+
+def _accumulated_in(config: dict[str, Any], precision: Precision) -> Precision:
+    """The precision that `grad_accum_dtype` names, else the network's, in which gradients come."""
+    named = config.get("data_types", {}).get("grad_accum_dtype")
+    if named is None:
+        return precision
+    for accumulated, spellings in SPELLINGS.items():
+        if named in spellings and accumulated in ("no", precision):
+            return accumulated
+    network = SPELLINGS[precision][0]
+    raise UserError(
+        f"data_types.grad_accum_dtype {json.dumps(named)} is no precision that gradients of a network in {network} can "
+        f"be added up in; write fp32, or leave it out for {network}."
+    )
 
 
 def _precision(config: dict[str, Any], flag: Precision | None) -> Precision:

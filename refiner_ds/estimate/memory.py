@@ -2,7 +2,8 @@
 
 What is sharded is ZeRO's (Rajbhandari et al. 2020, arXiv:1910.02054, sections 5 and 6). What is beside that is the
 implementation's: runtime/zero/stage_1_and_2.py (DeepSpeedZeroOptimizer), and runtime/bf16_optimizer.py, which takes its
-place at stage 1 in bf16 with fp32 accumulation. Stages 0 and 3, which training refuses, are here to compare with.
+place at stage 1 in bf16 with fp32 accumulation; where training adds gradients up whole, our train/gradients.py. Stages
+0 and 3, which training refuses, are here to compare with.
 """
 
 from collections.abc import Mapping
@@ -54,7 +55,14 @@ class Setup:
     @property
     def is_bf16_optimizer(self) -> bool:
         """DeepSpeed takes BF16_Optimizer."""
-        return self.stage == 1 and self.is_bf16 and self.has_fp32_accumulation and not self.offloads
+        takes_it = self.stage == 1 and self.is_bf16 and self.has_fp32_accumulation and not self.offloads
+        return takes_it and not self.adds_up_whole
+
+    @property
+    def adds_up_whole(self) -> bool:
+        """Gradients are kept whole and reduced once, as `Resolved.adds_up_whole` says."""
+        fits = self.stage == 1 or (self.stage == 2 and self.ranks == 1)
+        return fits and self.accumulation > 1 and not self.offloads
 
     @property
     def accumulates_apart(self) -> bool:
@@ -148,8 +156,16 @@ def shard_of(weights: int, setup: Setup) -> int:
 
 
 def _gradients(weights: int, shard: int, largest: int, setup: Setup) -> Gradients:
-    """By the class that DeepSpeed takes, and whether it adds gradients up in fp32 apart from those that come in."""
+    """By who adds gradients up, the class that DeepSpeed takes, and whether in fp32 apart from those that come in."""
     of, apart, whole = setup.weight_bytes, setup.accumulates_apart, setup.stage < 2
+    if setup.adds_up_whole:  # beside them the one that comes in, and before the update a shard, reduced by buckets
+        each, several = 4 if apart else of, setup.ranks > 1
+        held, sharded = each * weights, each * shard if several else 0
+        sent = of * (setup.bucket + setup.bucket // setup.ranks) if several else 0
+        incoming = (of + each if apart else of) * largest
+        backward = {"gradients": held, "gradient that comes in": incoming}
+        as_fp32 = 4 * shard if each != 4 else 0
+        return Gradients(held, backward, held + sharded + sent, held + sharded + as_fp32)
     if setup.is_bf16_optimizer:  # all in fp32 and beside them in 16 bits; these once more, to be reduced all at once
         held = (4 + of) * weights
         return Gradients(held, {"gradients": held}, held + of * weights, held)

@@ -7,9 +7,6 @@ from refiner_ds.errors import UserError
 from refiner_ds.estimate.memory import Setup
 from refiner_ds.estimate.moments import moment_bytes, update_bytes
 
-FP32 = ("fp32", "float32", "float", "torch.float32")
-"""DeepSpeed's spellings of it."""
-
 
 def setup_of(resolved: Resolved, ranks: int, has_average: bool, on_gpu: bool = True) -> Setup:
     """What memory depends on, of a resolved configuration.
@@ -29,7 +26,7 @@ def setup_of(resolved: Resolved, ranks: int, has_average: bool, on_gpu: bool = T
         ranks=ranks,
         weight_bytes=4 if resolved.precision == "no" else 2,
         is_bf16=resolved.precision == "bf16",
-        has_fp32_accumulation=resolved.json.get("data_types", {}).get("grad_accum_dtype") in FP32,
+        has_fp32_accumulation=resolved.accumulated_in == "no",
         offloads=(zero.get("offload_optimizer") or {}).get("device", "none") != "none",
         bucket=int(bucket),
         buckets=2 if zero.get("overlap_comm") else 1,

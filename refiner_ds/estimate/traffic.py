@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Traffic:
-    """Of one optimizer step: bytes that enter all-reduces and all-gathers on each rank, and bytes that it sends.
+    """Of one optimizer step: bytes of gradients that each rank gives to be reduced, of weights that are gathered, and
+    what it sends for both.
 
     A ring sends 2 (N - 1) / N bytes for each that is all-reduced over N ranks, and (N - 1) / N for each that is
-    gathered (Patarasuk and Yuan 2009, section 3); as many come in.
+    reduced and scattered, or gathered (Patarasuk and Yuan 2009, section 3); as many come in.
     """
 
     reduced: int
@@ -17,13 +18,15 @@ class Traffic:
 
 
 def traffic(weights: int, ranks: int, stage: int, accumulation: int, weight_bytes: int) -> Traffic:
-    """ZeRO-2 all-reduces its buckets, in the network's precision, at every micro-batch; ZeRO-1 once per update. Both
-    gather the updated weights once. Stages 0 and 3 as in the paper (arXiv:1910.02054, section 7): stage 0 reduces once
-    and gathers nothing, stage 3 reduces at every micro-batch and gathers the weights on both ways of each.
+    """ZeRO-2 all-reduces its buckets, in the network's precision, at every micro-batch. ZeRO-1 reduces once per update,
+    and where there is accumulation, which is then ours, scatters what it reduces. Both gather the updated weights once.
+    Stages 0 and 3 as in the paper (arXiv:1910.02054, section 7): stage 0 reduces once and gathers nothing, stage 3
+    reduces at every micro-batch and gathers the weights on both ways of each.
     """
     if ranks == 1:
         return Traffic(0, 0, 0)
     reductions = accumulation if stage >= 2 else 1
     gatherings = {0: 0, 1: 1, 2: 1, 3: 2 * accumulation}[stage]
     reduced, gathered = reductions * weight_bytes * weights, gatherings * weight_bytes * weights
-    return Traffic(reduced, gathered, (2 * reduced + gathered) * (ranks - 1) // ranks)
+    passes = 1 if stage == 1 and accumulation > 1 else 2
+    return Traffic(reduced, gathered, (passes * reduced + gathered) * (ranks - 1) // ranks)

@@ -17,6 +17,7 @@ from refiner_ds.checkpoint.state import SavedState
 from refiner_ds.config.deepspeed import Resolved
 from refiner_ds.errors import UserError
 from refiner_ds.train.ema import Ema
+from refiner_ds.train.gradients import WholeGradients
 from refiner_ds.train.interface import VARIABLE, interface_towards
 from refiner_ds.train.meeting import gpu_of, no_meeting, share_mistakes
 from refiner_ds.train.optimizers import make_optimizer
@@ -92,6 +93,11 @@ def _prepare(device: torch.device, world: World) -> torch.device:
     return device
 
 
+def _for_deepspeed(config: Resolved) -> dict[str, Any]:
+    """The JSON; without the precision of the accumulation where we add up, for which DeepSpeed has other classes."""
+    return {name: value for name, value in config.json.items() if name != "data_types" or not config.adds_up_whole}
+
+
 def allow_tf32(is_allowed: bool) -> None:
     """Whether fp32 products and convolutions on a GPU may be rounded to TF32's 10 bits of mantissa."""
     torch.backends.cuda.matmul.allow_tf32 = is_allowed
@@ -112,29 +118,43 @@ class Engine:
         network.to(device).train()
         optimizer = make_optimizer(config.optimizer, trained.values(), device)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=network, optimizer=optimizer, config=config.json
+            model=network, optimizer=optimizer, config=_for_deepspeed(config)
         )
         # deepspeed casts the network first, so its fp32 masters start as rounded weights; give them their exact values
         for name, parameter in trained.items():
             safe_set_full_fp32_param(parameter, exact[name].to(device))
         self._ema = Ema(masters_of(self._optimizer), ema_decay) if ema_decay else None
         self._state = ShardState(network, self._optimizer, self._ema)
+        self._accumulation_steps = config.accumulation_steps
+        self._gradients = None
+        if config.adds_up_whole:
+            self._gradients = WholeGradients(self._optimizer, self._state.cut, DTYPES[config.accumulated_in])
         self._before = self._counted()
         self._was_lowest = False
 
     @property
     def network(self) -> Any:
-        """What to call in the forward pass of training: the wrapped network."""
-        return self._engine
+        """What to call in the forward pass of training; DeepSpeed's wrapper where it handles the gradients."""
+        return self._engine.module if self._gradients else self._engine
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradients of one micro-batch, divided by the accumulation; ZeRO-2 reduces them over ranks."""
-        self._engine.backward(loss)
+        """Adds the gradients of one micro-batch, divided by the accumulation.
+
+        They stay on this rank until the last one, or where DeepSpeed handles them, at stage 2, are reduced in each.
+        """
+        if not self._gradients:
+            self._engine.backward(loss)
+            return
+        if self._engine.micro_steps % self._accumulation_steps == 0:
+            self._gradients.begin()
+        self._optimizer.scale_if_loss(loss / self._accumulation_steps).backward()
 
     def step(self) -> None:
         """To be called after every micro-batch; updates the weights on each that completes the accumulation."""
         completes = self._engine.is_gradient_accumulation_boundary()
         if completes:
+            if self._gradients:
+                self._gradients.reduce()
             self._before, self._was_lowest = self._counted(), self._state.loss_scale.is_lowest
         self._engine.step()
         if self._ema and completes and self._engine.was_step_applied():

@@ -30,7 +30,7 @@ class ShardState:
         self.loss_scale = LossScale(zero)
         names = {parameter: name for name, parameter in network.named_parameters()}
         groups = getattr(zero, "bf16_groups", None) or zero.bit16_groups
-        self._cut: Cut = [[*_placed(group, names)] for group in groups]
+        self.cut: Cut = [[*_placed(group, names)] for group in groups]
         self._shapes = {names[parameter]: tuple(parameter.shape) for group in groups for parameter in group}
         self._host: dict[str, Tensor] = {}
 
@@ -55,7 +55,7 @@ class ShardState:
             shards[AVERAGE] = self._ema.shards
         copied = Snapshot(
             {kind: [self._copied(f"{kind}/{i}", shard) for i, shard in enumerate(of)] for kind, of in shards.items()},
-            self._cut,
+            self.cut,
             self._shapes,
             {name: self._copied(name, value) for name, value in loose.items()},
             {
@@ -97,7 +97,7 @@ class ShardState:
         ema.updates = int(saved.counters.get("average", 0))
 
     def _fill(self, saved: SavedState, kind: str, shards: list[Tensor]) -> None:
-        for shard, placed in zip(shards, self._cut, strict=True):
+        for shard, placed in zip(shards, self.cut, strict=True):
             for each in placed:
                 saved.fill(kind, each.fragment, shard.narrow(0, each.offset, each.fragment.count))
 

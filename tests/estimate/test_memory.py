@@ -57,7 +57,9 @@ def test_a_higher_stage_never_needs_more_for_weights_gradients_and_optimizer(
     if precision == "no":  # under ZeRO fp32 weights have masters beside them, of a shard
         optimizers[0] += 4 * FULL.trained
     assert all(high <= low + padding for low, high in itertools.pairwise(optimizers))
-    assert states(of[2]) <= states(of[1]) + padding and states(of[3]) <= states(of[2])
+    assert states(of[2]) <= states(of[1]) + padding
+    if ranks > 1:  # one rank shards nothing, and adds up whole at stages 1 and 2 only
+        assert states(of[3]) <= states(of[2])
     offloaded = bill(FULL, replace(of[2], offloads=True), BATCH)
     assert offloaded.total < bill(FULL, of[2], BATCH).total + 2 * FULL.largest * of[2].weight_bytes
     assert offloaded.host["optimizer moments"] == bill(FULL, of[2], BATCH).always["optimizer moments"]
@@ -73,9 +75,9 @@ def test_what_is_sharded_halves_with_twice_the_ranks_and_what_is_not_stays(stage
     assert one.backward["activations"] == other.backward["activations"] == BATCH.kept
 
 
-@pytest.mark.parametrize(("stage", "ranks", "gib"), [(2, 1, 14.6), (2, 8, 3.2), (1, 8, 7.7), (2, 64, 1.8)])
+@pytest.mark.parametrize(("stage", "ranks", "gib"), [(2, 1, 14.6), (2, 8, 3.2), (1, 8, 6.1), (2, 64, 1.8)])
 def test_model_states_are_those_that_were_worked_out_by_hand(stage, ranks, gib):
-    """Of 0.87 B weights: 2 + (4 + 8 + 4) / N bytes each at stage 2, and 2 + 4 + 2 + 12 / N at stage 1 in bf16."""
+    """Of 0.87 B weights: 2 + (4 + 8 + 4) / N bytes each at stage 2, and 2 + 4 + 12 / N at stage 1 in bf16."""
     assert states(setup(stage, ranks)) / GIB == pytest.approx(gib, abs=0.1)
 
 
@@ -134,4 +136,5 @@ def test_twenty_steps_cost_zero_2_forty_bytes_a_weight_and_zero_1_two(ranks):
         return
     assert (one.reduced, two.reduced, one.gathered, two.gathered) == (2_000, 40_000, 2_000, 2_000)
     assert two.sent == pytest.approx((2 * 40_000 + 2_000) * (ranks - 1) / ranks, abs=1)
+    assert one.sent == pytest.approx((2_000 + 2_000) * (ranks - 1) / ranks, abs=1)
     assert traffic(1000, ranks, 2, 1, 2) == traffic(1000, ranks, 1, 1, 2)

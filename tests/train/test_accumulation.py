@@ -1,0 +1,80 @@
+"""Gradients of several micro-batches: the same update whoever adds them up, and what ranks exchange for it, counted."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from refiner_ds.estimate.traffic import traffic
+from tests.train.accumulating import ACCUMULATION, STEPS
+from tests.train.launch import REPO, free_port
+
+pytestmark = pytest.mark.slow
+PRECISIONS = {
+    "fp32": {},
+    "bf16": {"bf16": {"enabled": True}},
+    "mixed": {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}},
+    "fp16": {"fp16": {"enabled": True, "initial_scale_power": 4, "hysteresis": 1}},
+}
+CASES = {
+    f"{precision}-{stage}": {"json": {"zero_optimization": {"stage": stage}, **section}, "flags": {}}
+    for precision, section in PRECISIONS.items()
+    for stage in (1, 2)
+}
+CLOSE = {"fp32": 1e-5, "bf16": 0.05, "mixed": 0.01, "fp16": 0.01}
+"""Of the length of all updates, how far they may lie apart."""
+
+
+def told_by(ranks: int) -> dict:
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", free_port()]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "tests.train.accumulating", json.dumps(CASES)],
+        cwd=REPO,
+        env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def told():
+    """By number of ranks and case."""
+    return {ranks: told_by(ranks) for ranks in (1, 2)}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_stage_and_number_of_ranks_makes_the_same_updates(told, precision):
+    runs = [told[ranks][f"{precision}-{stage}"] for ranks in (1, 2) for stage in (1, 2)]
+    reference, *others = [torch.tensor(run["weights"]) for run in runs]
+    for run, weights in zip(runs[1:], others, strict=True):
+        assert float((weights - reference).norm() / reference.norm()) < CLOSE[precision]
+        for norm, other in zip(run["norms"], runs[0]["norms"], strict=True):
+            assert norm == pytest.approx(other, rel=CLOSE[precision]) or not math.isfinite(norm)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_lost_micro_batch_of_one_rank_skips_its_update_and_no_other(told, name):
+    for ranks in (1, 2):
+        run = told[ranks][name]
+        assert run["applied"] == [True, True, False, True]
+        assert all(map(math.isfinite, run["weights"]))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ranks_exchange_what_plan_counts(told, name):
+    precision, stage = name.split("-")
+    run = told[2][name]
+    planned = traffic(run["count"], 2, int(stage), ACCUMULATION, 4 if precision == "fp32" else 2)
+    reduced = run["bytes"].get("all_reduce", 0) + run["bytes"].get("reduce_scatter_single", 0)
+    assert reduced == pytest.approx(STEPS * planned.reduced, rel=0.01)
+    assert ("reduce_scatter_single" in run["bytes"]) == (stage == "1")
+    # each rank gives its half to be gathered; an update that is skipped gathers nothing
+    gathered = 2 * sum(run["bytes"].get(kind, 0) for kind in ("all_gather_into_tensor", "all_gather"))
+    assert gathered == pytest.approx(sum(run["applied"]) * planned.gathered, rel=0.01)
