@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "replay": (models.Replay, "refiner_ds.verbs.replay"),
     "bench data": (benches.BenchData, "refiner_ds.verbs.bench_data"),
     "bench step": (benches.BenchStep, "refiner_ds.verbs.bench_step"),
+    "bench exchange": (benches.BenchExchange, "refiner_ds.verbs.bench_exchange"),
     "bench checkpoint": (benches.BenchCheckpoint, "refiner_ds.verbs.bench_checkpoint"),
     "doctor": (planning.Doctor, "refiner_ds.verbs.doctor"),
     "plan": (planning.Plan, "refiner_ds.verbs.plan"),

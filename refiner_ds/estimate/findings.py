@@ -74,6 +74,7 @@ class Findings:
     run: Run
     disk: Disk
     exchange: dict[str, Traffic]
+    link_gigabits: float | None
     rate: Rate | None
     memory: int | None
     advice: Advice | None
@@ -110,6 +111,8 @@ def as_json(found: Findings) -> dict[str, Any]:
     told = asdict(found)
     for column, of in zip(told["columns"], found.columns, strict=True):
         column["bill"] |= {"moments": of.bill.moments, "total": of.bill.total}
+    for name, one in found.exchange.items():
+        told["exchange"][name]["seconds"] = one.seconds(found.link_gigabits) if found.link_gigabits else None
     told["run"]["pairs"], told["disk"]["most"], told["hours"] = found.run.pairs, found.disk.most, found.hours
     return told
 

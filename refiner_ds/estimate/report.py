@@ -6,6 +6,7 @@ from refiner_ds.estimate.advice import USABLE
 from refiner_ds.estimate.findings import Column, Findings
 from refiner_ds.estimate.memory import SNAPSHOT, Bill
 from refiner_ds.estimate.time import Rate
+from refiner_ds.estimate.traffic import Traffic
 
 UNITS = (("GB", 1e9), ("MB", 1e6))
 """A report has one of them: of 1000 or 1000 * 1000 kB; the first of which the device takes at least one."""
@@ -79,18 +80,20 @@ class Report:
         most = f"at most {disk.count} at once, {self._size(disk.most)} {self._unit}" if disk.most else "all are kept"
         yield f"checkpoints: {self._size(disk.one)} {self._unit} each, {most}"
         yield f"saving: {self._snapshot()}"
-        told = [
-            f"{name} {self._size(one.reduced)} {self._unit} reduced, {self._size(one.gathered)} gathered, "
-            f"{self._size(one.sent)} sent"
-            for name, one in found.exchange.items()
-        ]
-        yield f"traffic per rank and optimizer step (rings): {'; '.join(told)}" if found.ranks > 1 else "traffic: none"
+        told = "; ".join(f"{name} {self._traffic(one)}" for name, one in found.exchange.items())
+        yield f"traffic per rank and optimizer step (rings): {told}" if found.ranks > 1 else "traffic: none"
         if found.advice and found.memory:
             room = f"{USABLE:.0%} of {self._size(found.memory)} {self._unit}"
             name = f"ds_configs/{found.advice.file}" if found.advice.file else "nothing"
             yield f"take {name} in {room}: {found.advice.reason}"
         else:
             yield "which ds_configs file to take: not known without a GPU here; give --gpu_memory, such as 80GB"
+
+    def _traffic(self, one: Traffic) -> str:
+        link = self._found.link_gigabits
+        seconds = f" in {one.seconds(link):.3g} s at {link:g} Gb/s" if link else ""
+        sizes = f"{self._size(one.reduced)} {self._unit} reduced, {self._size(one.gathered)} gathered"
+        return f"{sizes}, {self._size(one.sent)} sent{seconds}"
 
     def _snapshot(self) -> str:
         size = next(column.bill.host[SNAPSHOT] for column in self._found.columns if column.is_yours)

@@ -16,6 +16,10 @@ class Traffic:
     gathered: int
     sent: int
 
+    def seconds(self, gigabits: float) -> float:
+        """What sending takes at least on a link that lets a rank send so many gigabits per second."""
+        return 8 * self.sent / (gigabits * 1e9)
+
 
 def traffic(weights: int, ranks: int, stage: int, accumulation: int, weight_bytes: int) -> Traffic:
     """ZeRO-2 all-reduces its buckets, in the network's precision, at every micro-batch. ZeRO-1 reduces once per update,

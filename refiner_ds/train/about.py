@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from refiner_ds.estimate.advice import MANY_ACCUMULATED
+from refiner_ds.estimate.traffic import traffic
 from refiner_ds.train.console import Console
 from refiner_ds.train.plan import Plan
 from refiner_ds.versions import versions
@@ -44,8 +46,8 @@ def common_settings(plan: Plan) -> dict[str, Any]:
     }
 
 
-def say_header(console: Console, plan: Plan, device: torch.device) -> None:
-    """Where, how and how long the run trains, and what is worth a note."""
+def say_header(console: Console, plan: Plan, device: torch.device, trained: int) -> None:
+    """Where, how and how long the run trains so many weights, and what is worth a note."""
     resolved, times = plan.resolved, plan.times
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     console.say(
@@ -53,10 +55,12 @@ def say_header(console: Console, plan: Plan, device: torch.device) -> None:
         f"{resolved.global_batch_size} = {resolved.micro_batch_size} x {resolved.accumulation_steps} accumulated x "
         f"{plan.world.size} ranks; {len(plan.samples)} training samples, steps {times.first} to {times.last}"
     )
-    if resolved.stage == 2 and resolved.accumulation_steps > 2 and plan.world.size > 1:
+    if resolved.stage == 2 and resolved.accumulation_steps > MANY_ACCUMULATED and plan.world.size > 1:
+        size = 4 if resolved.precision == "no" else 2
+        two, one = (traffic(trained, plan.world.size, stage, resolved.accumulation_steps, size) for stage in (2, 1))
         console.say(
-            f"note: ZeRO-2 reduces {2 * resolved.accumulation_steps} bytes per parameter and step at "
-            f"{resolved.accumulation_steps} accumulation steps where ZeRO-1 reduces 2; see ds_configs/zero1_bf16.json"
+            f"note: at {resolved.accumulation_steps} accumulation steps each rank sends {two.sent / 1e9:.3g} GB a step "
+            f"under ZeRO-2 and {one.sent / 1e9:.3g} GB under ZeRO-1; see ds_configs/zero1_bf16.json"
         )
     for bucket, count in plan.order.samples_by_bucket.items():
         if count < resolved.global_batch_size:

@@ -105,7 +105,12 @@ def allow_tf32(is_allowed: bool) -> None:
 
 
 class Engine:
-    """A network under ZeRO, its optimizer sharded over the ranks. All ranks must construct it, with equal weights."""
+    """A network under ZeRO, its optimizer sharded over the ranks. All ranks must construct it, with equal weights.
+
+    Attributes:
+        dtype: what the network computes in.
+        num_trained: weights that are trained.
+    """
 
     def __init__(
         self, network: nn.Module, config: Resolved, device: torch.device, ema_decay: float | None = None
@@ -114,6 +119,7 @@ class Engine:
         self.device = device
         self.dtype = DTYPES[config.precision]
         trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+        self.num_trained = sum(parameter.numel() for parameter in trained.values())
         exact = {name: parameter.detach().clone() for name, parameter in trained.items()}  # on the CPU
         network.to(device).train()
         optimizer = make_optimizer(config.optimizer, trained.values(), device)

@@ -139,7 +139,7 @@ def _train(
         write_settings(flags.output_dir, settings_of(plan))
         journal = Journal(flags.output_dir)
         shipper = start_shipper(flags.output_dir, flags.tracking_uri, flags.experiment)
-    say_header(console, plan, device)
+    say_header(console, plan, device, engine.num_trained)
     if plan.checkpoint:
         for change in changes(plan.checkpoint.commit["settings"], settings_of(plan)):
             console.say(f"note: {change}")

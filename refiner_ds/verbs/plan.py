@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ from refiner_ds.folders import require_folder
 from refiner_ds.refiners.unclip.options import Adaptation
 from refiner_ds.refiners.unclip.outline import SIZES, Outline, outline_of_base, outline_of_shapes
 
-STANDARD = {
+STANDARD: dict[str, Any] = {
     "bf16": {"enabled": "auto"},
     "fp16": {"enabled": "auto"},
     "data_types": {"grad_accum_dtype": "fp32"},
@@ -85,6 +86,7 @@ def find(options: Plan) -> Findings:
         run=run,
         disk=Disk(checkpoint_bytes(counts.trained, options.use_ema, setup.moment_bytes), keeps),
         exchange=exchange_of(counts, setup),
+        link_gigabits=options.link_gigabits,
         rate=rate,
         memory=memory,
         advice=_advice(counts, resolved, setup, batches, checkpointed, memory) if memory else None,
@@ -100,6 +102,11 @@ def _require_sense(options: Plan) -> None:
     if options.ranks < 1:
         raise UserError(
             f"--ranks {options.ranks} leaves nobody to train; give the number of GPUs of the job, 1 or more."
+        )
+    if options.link_gigabits is not None and not 0 < options.link_gigabits < float("inf"):
+        raise UserError(
+            f"--link_gigabits {options.link_gigabits:g} is no rate that anything could be sent at; give gigabits per "
+            "second, such as 25."
         )
     if options.pairs_per_second is not None and options.rate_from is not None:
         raise UserError(

@@ -69,6 +69,15 @@ def test_options_change_what_they_name_and_nothing_else(planned):
     assert single["batches"][0]["kept"] > 1.8 * plain["batches"][0]["kept"]
 
 
+def test_a_link_gives_the_seconds_of_the_traffic(planned):
+    told = planned("--size", "full", "--buckets", "1.0:64x64", "--ranks", 8, "--link_gigabits", 25)
+    trained, exchange = told["counts"]["trained"], told["exchange"]
+    # by hand: ZeRO-2 all-reduces 20 times 2 bytes a weight, ZeRO-1 reduces and scatters them once; both gather 2
+    assert exchange["ZeRO-2"]["seconds"] == pytest.approx((2 * 40 + 2) * trained * 7 / 8 * 8 / 25e9)
+    assert exchange["ZeRO-1"]["seconds"] == pytest.approx((2 + 2) * trained * 7 / 8 * 8 / 25e9)
+    assert planned(*TINY, "--ranks", 8)["exchange"]["ZeRO-1"]["seconds"] is None
+
+
 def test_the_largest_crop_comes_first_and_counts(planned):
     told = planned("--size", "tiny", "--buckets", "1.0:64x64,1.5:192x128,2.0:256x128")
     assert [batch["crop"] for batch in told["batches"]] == [128, 64]
@@ -96,13 +105,15 @@ def test_the_advised_file_is_there_and_is_the_one_for_the_memory(planned, memory
 
 
 def test_the_table_says_what_is_refused_and_what_to_take(capsys, tmp_path):
-    arguments = [*TINY, "--ranks", "64", "--gpu_memory", "80GB", "--max_train_steps", "10", "--pairs_per_second", "1"]
+    arguments = [*TINY, "--ranks", "64", "--gpu_memory", "80GB", "--max_train_steps", "10", "--pairs_per_second", "1",
+                 "--link_gigabits", "0.1"]  # fmt: skip
     assert main(["plan", *arguments, "--json", str(tmp_path / "new" / "plan.json")]) == 0
     told = capsys.readouterr().out
     for words in (
         "7,172,900 weights trained", "global batch 1280 = micro-batch 1 x accumulation 20 x 64 ranks", "ZeRO-0*",
         "ZeRO-3*", "* ZeRO-0: refused by training", "yours: ZeRO-2", "= forth and back", "64x64", "12,800 pairs",
-        "pairs/s and rank", "ZeRO-2 286.92 MB reduced", "take ds_configs/zero1_bf16.json in 90% of",
+        "pairs/s and rank", "ZeRO-2 286.92 MB reduced", "sent in 46.3 s at 0.1 Gb/s",
+        "take ds_configs/zero1_bf16.json in 90% of",
         "checkpoints: 86.07 MB each, at most 1 at once", "a rank takes 1.34 MB of its host's memory, pinned with a GPU",
         "host: snapshot for checkpoints",
     ):  # fmt: skip
@@ -117,6 +128,7 @@ def test_the_table_says_what_is_refused_and_what_to_take(capsys, tmp_path):
         ([], "give --pretrained_model_name_or_path or --size, one of them"),
         ([*TINY, "--pretrained_model_name_or_path", "base"], "two things say which shapes"),
         ([*TINY, "--ranks", "0"], "--ranks 0 leaves nobody to train; give"),
+        ([*TINY, "--link_gigabits", "0"], "--link_gigabits 0 is no rate that anything could be sent at; give"),
         ([*TINY, "--gpu_memory", "big"], "--gpu_memory big is no number of bytes"),
         ([*TINY, "--gpu_memory", "80"], "--gpu_memory 80 is less than any GPU has; give"),
         ([*TINY, "--pairs_per_second", "1", "--rate_from", "run"], "only one can hold; leave one out"),

@@ -61,6 +61,27 @@ class BenchStep:
 
 
 @dataclass(frozen=True)
+class BenchExchange:
+    """Measure what two ranks on this machine's CPU send each other in a step, under ZeRO-1 and ZeRO-2."""
+
+    link: int | None = None
+    """Megabits per second of a cable between two network namespaces, in each direction, which takes root; loopback
+    where not given."""
+    gradient_accumulation_steps: int = 20
+    """Micro-batches per optimizer step, as for train."""
+    precision: Literal["no", "bf16"] = "no"
+    """Of the network and of what is sent; no is fp32."""
+    steps: int = 2
+    """Optimizer steps that each way is measured over in each round, after one that is not."""
+    rounds: int = 3
+    """How often each way is measured, taking turns."""
+    json: Path | None = None
+    """File for all figures of all rounds."""
+    markdown: Path | None = None
+    """File for the table that is printed."""
+
+
+@dataclass(frozen=True)
 class BenchCheckpoint:
     """Measure how long training stands still for a checkpoint on this machine, in the background and waited for."""
 

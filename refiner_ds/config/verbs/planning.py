@@ -106,6 +106,9 @@ class Plan:
     """How many of the best ones it keeps beside those."""
     keep_every: int = 0
     """Those of every so many optimizer steps are kept beside those for ever."""
+    link_gigabits: float | None = None
+    """Gigabits per second that ONE rank can send to others, for the seconds of a step's traffic: its share of the
+    node's network card, where several ranks use it."""
     pairs_per_second: float | None = None
     """Pairs that ONE rank trains on in a second, for the hours of the run."""
     rate_from: Path | None = None
