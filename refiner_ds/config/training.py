@@ -83,6 +83,9 @@ class Train:
     """Train these layers through low-rank updates of this rank instead of in full; an export merges them or not."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, about a third more time."""
+    compile: bool = False
+    """Compile the network for training by torch's inductor, once for each shape of a micro-batch, which takes minutes
+    and a C++ compiler on every node; what was compiled is kept for the next start."""
     shuffle_window_shards: int | None = None
     """Shuffle within windows of so many shards; over all shards when not given, which is best where disks are local."""
     lanes: int = 1

@@ -189,5 +189,9 @@ def _caches_of(world: World) -> dict[str, str]:
     if not world.spans_nodes:
         return {}
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "refiner_ds" / platform.node()
-    folders = {"TORCH_EXTENSIONS_DIR": folder / "torch_extensions", "TRITON_CACHE_DIR": folder / "triton"}
+    folders = {
+        "TORCH_EXTENSIONS_DIR": folder / "torch_extensions",
+        "TRITON_CACHE_DIR": folder / "triton",
+        "TORCHINDUCTOR_CACHE_DIR": folder / "inductor",
+    }
     return {name: str(path) for name, path in folders.items() if not os.environ.get(name)}

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from refiner_ds.checkpoint.snapshot import Snapshot
 from refiner_ds.checkpoint.state import SavedState
 from refiner_ds.config.deepspeed import Resolved
 from refiner_ds.errors import UserError
+from refiner_ds.train.compiled import compile_network, eagerly
 from refiner_ds.train.ema import Ema
 from refiner_ds.train.gradients import WholeGradients
 from refiner_ds.train.interface import VARIABLE, interface_towards
@@ -110,12 +111,21 @@ class Engine:
     Attributes:
         dtype: what the network computes in.
         num_trained: weights that are trained.
+        compiles: the network is compiled, but within `eagerly`.
     """
 
     def __init__(
-        self, network: nn.Module, config: Resolved, device: torch.device, ema_decay: float | None = None
+        self,
+        network: nn.Module,
+        config: Resolved,
+        device: torch.device,
+        ema_decay: float | None = None,
+        compiles: bool = False,
     ) -> None:
-        """Trains the parameters that require gradients; keeps their moving average if a decay is given."""
+        """Trains the parameters that require gradients; keeps their moving average if a decay is given.
+
+        compiles: the network is compiled for training, when it first meets a shape, which takes minutes.
+        """
         self.device = device
         self.dtype = DTYPES[config.precision]
         trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
@@ -135,6 +145,9 @@ class Engine:
         self._gradients = None
         if config.adds_up_whole:
             self._gradients = WholeGradients(self._optimizer, self._state.cut, DTYPES[config.accumulated_in])
+        self.compiles = compiles
+        if compiles:
+            compile_network(network)
         self._before = self._counted()
         self._was_lowest = False
 
@@ -142,6 +155,10 @@ class Engine:
     def network(self) -> Any:
         """What to call in the forward pass of training; DeepSpeed's wrapper where it handles the gradients."""
         return self._engine.module if self._gradients else self._engine
+
+    def eagerly(self) -> AbstractContextManager[None]:
+        """Within, the network runs as it is written, compiled or not."""
+        return eagerly() if self.compiles else nullcontext()
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of one micro-batch, divided by the accumulation.
@@ -199,13 +216,14 @@ class Engine:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within, the network has the averaged weights, if an average is kept. All ranks must call.
+        """Within, the network has the averaged weights, if one is kept, and runs eagerly. All ranks must call.
 
         A rank that fails within leaves them so: taking them back is for all ranks together, and the run is over.
         """
         if self._ema:
             self._swap_average(self._ema)
-        yield
+        with self.eagerly():
+            yield
         if self._ema:
             self._swap_average(self._ema)
 

@@ -69,7 +69,7 @@ def train(
         completed steps: fewer than times.last where `hooks.goes_on` said no.
     """
     with contextlib.closing(stream.batches(times.first, times.last)) as batches:
-        waiting, work = Waiting(batches), Work(engine.device)
+        waiting, work = Waiting(batches), Work(engine.device, engine.eagerly if engine.compiles else None)
         meter = Meter(engine, stream.order.global_batch_size, waiting, work)
         for step in range(times.first, times.last):
             hooks.begin(step)

@@ -127,7 +127,8 @@ def _train(
     """All that a run does once its ranks have met and its folder is its own; returns the exit code."""
     flags, world = plan.flags, plan.world
     allow_tf32(flags.allow_tf32)
-    engine = Engine(refiner.network, plan.resolved, device, (flags.ema_decay or 0.9999) if flags.use_ema else None)
+    decay = (flags.ema_decay or 0.9999) if flags.use_ema else None
+    engine = Engine(refiner.network, plan.resolved, device, decay, flags.compile)
     refiner.place(device, engine.dtype)
     refiner.prepare_training(_recipe(flags), flags.gradient_checkpointing)
     if plan.checkpoint:
