@@ -89,7 +89,7 @@ def require_figures(rows: dict[str, dict]) -> None:
 
 @pytest.mark.slow
 def test_all_that_is_installed_delivers_alike_over_rounds_and_laps(bench, tmp_path):
-    done, told, _ = bench("--rounds", 2, "--samples", 80, "--output", tmp_path / "kept")
+    done, told, _ = bench("--rounds", 2, "--samples", 80, "--output", tmp_path / "kept", timeout=500)
     assert done.returncode == 0, done.stderr
     assert [row["name"] for row in told["rows"]] == [contender.name for contender in CONTENDERS]
     rows = {row["name"]: row for row in told["rows"] if row["state"] != "not installed"}
