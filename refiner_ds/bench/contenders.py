@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from refiner_ds.bench.storage import JPEG, KEPT, NPY_BUCKET, TIFF, TIFF_BUCKET, Storage
+from refiner_ds.bench.storage import JPEG, KEPT, LATENT, NPY_BUCKET, TIFF, TIFF_BUCKET, WINDOWS, Storage
 from refiner_ds.errors import UserError
 
 
@@ -53,6 +53,8 @@ CONTENDERS = (
     Contender("ours/tiff/window", OURS, TIFF, "window"),
     Contender("ours/tiff-bucket", OURS, TIFF_BUCKET, "exact"),
     Contender("ours/npy-bucket", OURS, NPY_BUCKET, "exact"),
+    Contender("ours/encoded/latent", OURS, LATENT, "exact"),
+    Contender("ours/encoded/windows", OURS, WINDOWS, "exact"),
     *_of_peers(KEPT, "kept/recipe", "recipe"),
     *_of_peers(TIFF_BUCKET, "tiff-bucket", "exact"),
     *_of_peers(NPY_BUCKET, "npy-bucket", "exact"),

@@ -54,6 +54,8 @@ GOALS = (
     Goal("lossless recode at kept size, window, against the baseline", "ours/tiff/window", "baseline", 4.5),
     Goal("lossless recode at bucket size, against the baseline", "ours/tiff-bucket", "baseline", 15.0),
     Goal("raw pixels at bucket size, against the baseline", "ours/npy-bucket", "baseline", 40.0),
+    Goal("encoded pictures, latent crops, against the baseline", "ours/encoded/latent", "baseline", 100.0),
+    Goal("encoded pictures, windows, against the baseline", "ours/encoded/windows", "baseline", 100.0),
     Goal("loader alone, TIFF, against litdata", "ours/tiff-bucket", "litdata/tiff-bucket", 1.25),
     Goal("loader alone, TIFF, against MosaicML", "ours/tiff-bucket", "mosaicml/tiff-bucket", 1.5),
     Goal("loader alone, TIFF, against webdataset", "ours/tiff-bucket", "webdataset/tiff-bucket", 1.5),

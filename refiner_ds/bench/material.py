@@ -4,11 +4,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
 
+from refiner_ds.bench.encoded import write_encoded
 from refiner_ds.bench.storage import KEPT, Storage, write_shards
 from refiner_ds.data.buckets import Bucket, bucket_of
 from refiner_ds.data.index import Index, read_index
@@ -50,7 +52,10 @@ class Material:
         out = self.folder / "shards" / storage.name
         if not out.exists():
             out.parent.mkdir(exist_ok=True)
-            write_shards(self.samples, out, storage, self.bucket, os.cpu_count() or 1, self._tell)
+            if storage.crops:
+                write_encoded(self.shards(replace(storage, crops=None)), out, storage.crops, self.bucket)
+            else:
+                write_shards(self.samples, out, storage, self.bucket, os.cpu_count() or 1, self._tell)
         return out
 
     def members(self, storage: Storage) -> Path:

@@ -1,9 +1,9 @@
-"""Our loader as a process of the bench: the stream that training reads, over packed shards."""
+"""Our loader as a process of the bench: the stream that training reads, over packed or encoded shards."""
 
 from refiner_ds.bench.job import Job
 from refiner_ds.bench.window import Start, main
 from refiner_ds.data.buckets import parse_buckets
-from refiner_ds.data.samples import Samples
+from refiner_ds.data.encoded_samples import training_samples
 from refiner_ds.data.shards import open_shards
 from refiner_ds.data.stream import Stream
 
@@ -13,9 +13,8 @@ STEPS = 1_000_000
 
 def read(job: Job) -> Start:
     """Micro-batches of one rank, each an optimizer step, without an end."""
-    samples = Samples.of(
-        open_shards(job.folder), "train", parse_buckets(job.bucket), job.seed, resampling=job.transform
-    )
+    shards, buckets = open_shards(job.folder), parse_buckets(job.bucket)
+    samples = training_samples(shards, buckets, job.seed, resampling=job.transform)
     stream = Stream(samples, samples.order(job.batch_size), job.batch_size, 0, 1, job.workers)
     batches = (batch.render for batch in stream.batches(0, STEPS))
     return lambda: batches

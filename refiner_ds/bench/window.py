@@ -11,7 +11,9 @@ from refiner_ds.bench.job import Figures, Job, load_job, save
 from refiner_ds.bench.measure import cpu_seconds, peak_megabytes, private_megabytes
 
 Start = Callable[[], Iterator[Tensor]]
-"""Starts a lap: batches of one view, with 3 channels, that go on after warm-up and window; all views are loaded."""
+"""Starts a lap: batches of one view that go on after warm-up and window; all views are loaded."""
+CHANNELS = (3, 4)
+"""Of pictures, and of latents."""
 Read = Callable[[Job], Start]
 """Opens the data of a job."""
 Write = Callable[[Job], int]
@@ -63,4 +65,4 @@ def measured_writing(write: Write, job: Job) -> Figures:
 
 def _shape_of(pictures: Tensor) -> tuple[int, ...]:
     shape = tuple(pictures.shape)
-    return (shape[0], *shape[2:], shape[1]) if shape[1] == 3 else shape
+    return (shape[0], *shape[2:], shape[1]) if shape[1] in CHANNELS else shape

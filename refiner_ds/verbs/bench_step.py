@@ -20,7 +20,7 @@ from refiner_ds.config.deepspeed import Precision, Resolved, resolve
 from refiner_ds.config.training import Train
 from refiner_ds.config.verbs.benches import BenchStep
 from refiner_ds.errors import UserError
-from refiner_ds.refiners.unclip.base import FULL, TINY, make_parts, save_base
+from refiner_ds.refiners.unclip.base import FULL, FULL_ENCODERS, TINY, make_parts, save_base
 from refiner_ds.train.about import versions
 from refiner_ds.train.engine import start_process_group
 from refiner_ds.train.meeting import leave_process_group
@@ -31,12 +31,12 @@ from refiner_ds.verbs.plan import STANDARD
 from refiner_ds.verbs.progress import progress_bar
 from refiner_ds.world import World
 
-SHAPES = {"tiny": TINY, "full": FULL}
-RESOLUTIONS = {"tiny": "64x64", "full": "512x512"}
+SHAPES = {"tiny": TINY, "full-encoders": FULL_ENCODERS, "full": FULL}
+RESOLUTIONS = {"tiny": "64x64", "full-encoders": "64x64", "full": "512x512"}
 """Pixels of a crop, HEIGHTxWIDTH, where none are given."""
 LEAST_SIDE, FACTOR = 32, 8
 """A side is at least so many pixels, and a multiple of so many, which make one of a latent."""
-DISK_BYTES = {"tiny": 50_000_000, "full": 8_500_000_000}
+DISK_BYTES = {"tiny": 50_000_000, "full-encoders": 3_000_000_000, "full": 8_500_000_000}
 """Of the base with random weights, while the bench runs."""
 
 

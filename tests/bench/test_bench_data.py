@@ -7,18 +7,24 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from refiner_ds.batch import EncodedBatch
 from refiner_ds.bench.contenders import CONTENDERS
+from refiner_ds.bench.encoded import write_encoded
 from refiner_ds.bench.peers.samples import cropped
 from refiner_ds.bench.pictures import HEIGHT, WIDTH, write_triplets
 from refiner_ds.bench.recipe import recipe
 from refiner_ds.chance import generator_of
+from refiner_ds.cli import main
 from refiner_ds.data.buckets import parse_buckets
+from refiner_ds.data.encoded_samples import training_samples
 from refiner_ds.data.manifest import VIEWS, read_manifest
 from refiner_ds.data.packing.crew import tell_nobody
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.shards import open_shards
+from refiner_ds.data.stream import Stream
 
 BUCKETS = "1.0:64x64,1.5:128x96"
 
@@ -49,6 +55,7 @@ READERS = {
     "baseline": "float32",
     "ours/kept/exact": "uint8",
     "ours/npy-bucket": "uint8",
+    "ours/encoded/latent": "float16",
     "webdataset/kept/recipe": "float32",
     "webdataset/npy-bucket": "uint8",
 }
@@ -63,7 +70,8 @@ def test_a_run_tells_figures_of_every_row_and_leaves_nothing_behind(bench, tmp_p
     require_figures(rows)
     for name, dtype in READERS.items():
         (figures,) = rows[name]["rounds"]
-        assert (figures["samples"], figures["shape"], figures["dtype"]) == (8, [4, 96, 96, 3], dtype)
+        shape = [4, 12, 12, 4] if name.startswith("ours/encoded") else [4, 96, 96, 3]
+        assert (figures["samples"], figures["shape"], figures["dtype"]) == (8, shape, dtype)
         assert figures["first_batch_seconds"] > 0 and rows[name]["ratio_to_baseline"]
         assert rows[name]["mb_per_sample"] > 0
     assert page in done.stdout and all(f"| {name} |" in page for name in rows)
@@ -81,7 +89,7 @@ def require_figures(rows: dict[str, dict]) -> None:
 
 @pytest.mark.slow
 def test_all_that_is_installed_delivers_alike_over_rounds_and_laps(bench, tmp_path):
-    done, told, _ = bench("--rounds", 2, "--samples", 80, "--output", tmp_path / "kept")
+    done, told, _ = bench("--rounds", 2, "--samples", 80, "--output", tmp_path / "kept", timeout=500)
     assert done.returncode == 0, done.stderr
     assert [row["name"] for row in told["rows"]] == [contender.name for contender in CONTENDERS]
     rows = {row["name"]: row for row in told["rows"] if row["state"] != "not installed"}
@@ -89,10 +97,12 @@ def test_all_that_is_installed_delivers_alike_over_rounds_and_laps(bench, tmp_pa
     require_figures(rows)
     loaders = {name: row for name, row in rows.items() if not name.startswith("packing")}
     assert {len(row["rounds"]) for row in rows.values()} == {2}
-    assert {(each["samples"], *each["shape"]) for row in loaders.values() for each in row["rounds"]} == {
-        (80, 4, 96, 96, 3)
-    }
-    packers = [row for name, row in rows.items() if name not in loaders]
+    encoded = {name: loaders.pop(name) for name in ("ours/encoded/latent", "ours/encoded/windows")}
+    for shape, those in ((96, 96, 3), loaders), ((12, 12, 4), encoded):
+        assert {(each["samples"], *each["shape"]) for row in those.values() for each in row["rounds"]} == {
+            (80, 4, *shape)
+        }
+    packers = [row for name, row in rows.items() if name.startswith("packing")]
     assert len({each["samples"] for row in packers for each in row["rounds"]}) == 1
     assert (tmp_path / "kept/shards/tiff-bucket/index.json").exists()
 
@@ -143,6 +153,29 @@ def test_the_baselines_pixels_are_ours_where_ours_are_exact(pictures, pack_datas
         theirs = recipe({view: str(path) for view, path in sample.files.items()}, bucket, x)
         for view, picture in zip(VIEWS, filled[:, number], strict=True):
             assert np.array_equal(np.rint((theirs[view].movedim(0, -1).numpy() + 1) * 127.5), picture)
+
+
+@pytest.mark.parametrize("crops", ["latent", "windows"])
+def test_encoded_shards_of_the_bench_are_whole_and_deliver_the_numbers_that_the_full_model_trains_on(
+    pictures, pack_dataset, tmp_path, crops
+):
+    (bucket,) = parse_buckets("1.5:1917x512")
+    kept = pack_dataset(pictures, tmp_path / "kept")
+    write_encoded(kept.folder, tmp_path / "encoded", crops, bucket)
+    assert main(["verify", str(tmp_path / "encoded")]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"kept", "encoded"}
+    samples = training_samples(open_shards(str(tmp_path / "encoded")), (bucket,), seed=0)
+    assert len(samples) == len(kept.rows("train"))
+    # sides of 1917x512 / 8, and 4 channels of 2 bytes; of cond 4 embeddings more
+    whole = 4 * 64 * 239 if crops == "latent" else 4 * 4 * 64 * 64
+    record = samples.shards.index.records[0]
+    assert [int(size) for size in record["size"]] == [2 * whole, 2 * whole, 2 * (whole + 4 * 1024)]
+    batch = next(Stream(samples, samples.order(4), 4, 0, 1, 0).batches(0, 1))
+    assert isinstance(batch, EncodedBatch)
+    assert {view.shape for view in (batch.render, batch.gt, batch.cond)} == {(4, 4, 64, 64)}
+    assert batch.embedding.shape == (4, 1024)
+    for numbers in batch.tensors.values():
+        assert numbers.dtype == torch.float16 and 0.9 < float(numbers.float().std()) < 1.1
 
 
 def test_what_peers_cut_from_pixels_is_what_the_baseline_cuts(pictures):

@@ -10,7 +10,7 @@ from diffusers import StableUnCLIPImg2ImgPipeline
 from PIL import Image
 
 from refiner_ds.errors import UserError
-from refiner_ds.refiners.unclip.base import FULL, TINY, _text_config, _unet, _vae, _vision_config
+from refiner_ds.refiners.unclip.base import FULL, FULL_ENCODERS, TINY, _text_config, _unet, _vae, _vision_config
 from refiner_ds.refiners.unclip.parts import load_parts
 from refiner_ds.refiners.unclip.portable.frozen_encoders import Encoders
 from refiner_ds.refiners.unclip.portable.mutual_attention import make_refiner
@@ -34,6 +34,15 @@ def test_the_full_base_has_the_published_numbers_of_parameters():
     assert sum("attn1" in name for name in unet.attn_processors) == 16
     assert sum(p.numel() for p in vae.parameters()) == 83_653_863
     assert (_text_config(FULL).hidden_size, _vision_config(FULL).projection_dim) == (1024, 1024)
+
+
+def test_full_encoders_are_those_of_the_full_base_before_the_unet_of_the_tiny_one():
+    with torch.device("meta"):
+        vae, network, tiny = _vae(FULL_ENCODERS), make_refiner(_unet(FULL_ENCODERS)), make_refiner(_unet(TINY))
+    assert sum(p.numel() for p in vae.parameters()) == 83_653_863
+    assert _vision_config(FULL_ENCODERS).to_dict() == _vision_config(FULL).to_dict()
+    differing = {name: p.shape for name, p in tiny.named_parameters() if p.shape != network.state_dict()[name].shape}
+    assert differing == {"class_embedding.linear_1.weight": (256, 64)}  # it takes the longer embedding
 
 
 def test_training_the_vae_makes_it_reconstruct_and_sets_unit_variance():

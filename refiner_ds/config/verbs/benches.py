@@ -41,10 +41,11 @@ class BenchStep:
 
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
-    size: Literal["tiny", "full"] | None = None
-    """The shapes that base --size makes, with random weights; full on a GPU and tiny on a CPU where not given."""
+    size: Literal["tiny", "full-encoders", "full"] | None = None
+    """The shapes that base --size makes, with random weights, or full-encoders: the tiny UNet behind the full VAE and
+    image encoder, which shows on a CPU what encoded shards save. Full on a GPU and tiny on a CPU where not given."""
     resolution: str | None = None
-    """Pixels of a crop as HEIGHTxWIDTH; 512x512 with the full model and 64x64 with the tiny one where not given."""
+    """Pixels of a crop as HEIGHTxWIDTH; 512x512 with the full model and 64x64 with the others where not given."""
     train_batch_size: int = 1
     """Micro-batch, as for train."""
     gradient_accumulation_steps: int = 4

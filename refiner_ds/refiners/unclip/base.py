@@ -1,7 +1,7 @@
 """Base checkpoints made on the spot in the layout of stable-diffusion-2-1-unclip: tiny, or of the real shapes."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -68,6 +68,15 @@ TINY = Shapes(
 The UNet's top level does without attention, which would take more than half of all time. One sampling step from the
 very last timestep gives the mean of what the picture may be; more steps would add detail that minutes of training have
 not taught it. Its text encoder has never read a word, so there is nothing that guidance could lead to."""
+
+FULL_ENCODERS = replace(
+    TINY,
+    groups=FULL.groups,
+    vae_channels=FULL.vae_channels, vae_layers=FULL.vae_layers,
+    vision_width=FULL.vision_width, vision_layers=FULL.vision_layers, vision_heads=FULL.vision_heads,
+    vision_patch=FULL.vision_patch, vision_size=FULL.vision_size, embedding=FULL.embedding,
+)  # fmt: skip
+"""The tiny UNet behind the real VAE and ViT-H: a CPU can train it, and sees what encoding pictures costs."""
 
 
 def make_parts(shapes: Shapes, seed: int, folder: Path) -> Parts:
