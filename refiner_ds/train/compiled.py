@@ -30,7 +30,8 @@ def compile_network(network: nn.Module) -> None:
             "compiled; install one (Debian: apt install g++), or leave --compile out."
         )
     torch._dynamo.config.recompile_limit = max(SHAPES, torch._dynamo.config.recompile_limit)
-    network.compile(dynamic=False, fullgraph=True)
+    # not the whole call, where DeepSpeed has hooks that no graph can hold
+    network.forward = torch.compile(network.forward, dynamic=False, fullgraph=True)
 
 
 @contextmanager

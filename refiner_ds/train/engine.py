@@ -95,8 +95,12 @@ def _prepare(device: torch.device, world: World) -> torch.device:
 
 
 def _for_deepspeed(config: Resolved) -> dict[str, Any]:
-    """The JSON; without the precision of the accumulation where we add up, for which DeepSpeed has other classes."""
-    return {name: value for name, value in config.json.items() if name != "data_types" or not config.adds_up_whole}
+    """The JSON without the precision of the accumulation where we add up, for which DeepSpeed has other classes.
+
+    Its throughput timer, which waits for the device twice in every micro-batch, is off unless the JSON names it.
+    """
+    kept = {name: value for name, value in config.json.items() if name != "data_types" or not config.adds_up_whole}
+    return {"timers": {"throughput": {"enabled": False}}, **kept}
 
 
 def allow_tf32(is_allowed: bool) -> None:

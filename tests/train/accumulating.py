@@ -48,11 +48,14 @@ def main() -> None:
     bytes_given: Counter = Counter()
     counting(bytes_given)  # before DeepSpeed takes hold of the functions
     device = start_process_group(world, timedelta(minutes=1))
+    waits: list[None] = []
+    get_accelerator().synchronize = lambda *_: waits.append(None)
     told = {}
     for name, case in json.loads(sys.argv[1]).items():
         engine = new_engine(case, device, None, world.size, gradient_accumulation_steps=ACCUMULATION)
         norms, applied = [], []
         bytes_given.clear()
+        waits.clear()
         for step in range(STEPS):
             engine.set_learning_rate(1e-3)
             for micro in range(ACCUMULATION):
@@ -70,6 +73,7 @@ def main() -> None:
             "applied": applied,
             "weights": weights.tolist(),
             "bytes": dict(bytes_given),
+            "waits": len(waits),
             "count": len(weights),
         }
         engine.close()

@@ -68,6 +68,11 @@ def test_a_lost_micro_batch_of_one_rank_skips_its_update_and_no_other(told, name
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_the_host_waits_for_the_device_in_no_micro_batch(told, name):
+    assert all(told[ranks][name]["waits"] <= STEPS for ranks in (1, 2)), "in an update at most"
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_ranks_exchange_what_plan_counts(told, name):
     precision, stage = name.split("-")
     run = told[2][name]
