@@ -35,6 +35,15 @@ PROMISED = {
         *("--device", "--size", "--resolution", "--train_batch_size", "--gradient_accumulation_steps", "--precision"),
         *("--rounds", "--json", "--markdown"),
     ],
+    "bench encode": [
+        *("--device", "--size", "--resolution", "--train_batch_size", "--precision", "--rounds", "--json"),
+        "--markdown",
+    ],
+    "bench repair": [
+        *("--device", "--size", "--resolution", "--batch_size", "--steps", "--precision", "--rounds", "--json"),
+        "--markdown",
+    ],
+    "bench all": ["--output", "--only", "--rounds", "--device"],
     "bench checkpoint": ["--parameters", "--rounds", "--json", "--markdown", "--output"],
     "bench data": [
         *("--json", "--markdown", "--output", "--manifest", "--samples", "--rounds", "--workers", "--peers_python"),

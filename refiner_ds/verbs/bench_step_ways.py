@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from refiner_ds.batch import Batch
-from refiner_ds.bench.step import Contender
-from refiner_ds.bench.step_baseline import BaselineWay, dtype_on
+from refiner_ds.bench.baseline_parts import dtype_on
+from refiner_ds.bench.step_baseline import BaselineWay
 from refiner_ds.bench.step_floor import BareLoop
 from refiner_ds.bench.step_material import Material
-from refiner_ds.bench.step_report import BARE, BASELINE, ENCODED, OURS
+from refiner_ds.bench.step_report import BARE, ENCODED
+from refiner_ds.bench.turns import Contender
+from refiner_ds.bench.turns_report import BASELINE, OURS
 from refiner_ds.config.deepspeed import Resolved
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.parts import load_parts
@@ -22,8 +24,9 @@ from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.train.engine import DTYPES, Engine
 from refiner_ds.train.step import optimizer_step
 from refiner_ds.train.work import Work
+from refiner_ds.verbs.bench_model import SEED
 
-SEED, RATE = 0, 1e-4
+RATE = 1e-4
 CPU = torch.device("cpu")
 
 
