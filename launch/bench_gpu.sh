@@ -3,10 +3,11 @@
 # `refiner-ds bench all`, and the training step at micro-batches of 1 and 8 in bf16 and fp16. Logs, tables and figures
 # are in out/ afterwards. A part that fails is told and ends no other, and the exit code is then 1.
 #
-#   bash launch/bench_gpu.sh wheels/ out/
+#   bash launch/bench_gpu.sh wheels/ out/ [--only step,encode] [--rounds 2]
 #
-# torch is the machine's own, that of PYTHON (default python3). What else is needed comes as wheels, or is there too.
-# Collect them where there is a network, with the same Python, in an environment that the project is installed in:
+# Further arguments go to `bench all`. torch is the machine's own, that of PYTHON (default python3). What else is needed
+# comes as wheels, or is there too. Collect them where there is a network, with the same Python, in an environment that
+# the project is installed in:
 #
 #   python -m pip freeze --exclude-editable | grep -vE '^(torch|triton|nvidia-[^=]*|cuda-[^=]*)==' > needed.txt
 #   DS_BUILD_OPS=0 python -m pip wheel --no-deps --wheel-dir wheels --requirement needed.txt setuptools
@@ -26,12 +27,13 @@ refuse() {
     exit 2
 }
 
-[ $# -eq 2 ] || refuse "bench_gpu.sh takes two folders, of the wheels and for what is measured: bash launch/bench_gpu.sh wheels/ out/"
+[ $# -ge 2 ] || refuse "bench_gpu.sh takes two folders, of the wheels and for what is measured: bash launch/bench_gpu.sh wheels/ out/"
 compgen -G "$1/*.whl" >/dev/null || refuse "$1 holds no wheels, so nothing can be installed; collect them as the head of this script says."
 [ -z "$(ls -A "$2" 2>/dev/null)" ] || refuse "$2 is not empty, and the figures of two runs would be mixed; name another folder."
 mkdir -p "$2"
 wheels=$(cd "$1" && pwd)
 out=$(cd "$2" && pwd)
+shift 2
 cd "$REPO"
 
 echo "=== install"
@@ -64,7 +66,7 @@ part() {
 part nvidia-smi nvidia-smi
 part doctor "$python" -m refiner_ds doctor
 part tests "$python" -m pytest -m "not slow" tests/bench tests/train/test_work.py
-part all "$python" -m refiner_ds bench all --output "$out/all"
+part all "$python" -m refiner_ds bench all --output "$out/all" "$@"
 for size in 1 8; do
     for precision in bf16 fp16; do
         name=step-$size-$precision
@@ -74,6 +76,6 @@ for size in 1 8; do
 done
 
 if [ ${#failed[@]} -gt 0 ]; then
-    echo "failed: ${failed[*]}; their logs are in $2" >&2
+    echo "failed: ${failed[*]}; their logs are in $out" >&2
     exit 1
 fi

@@ -21,17 +21,17 @@ esac
 
 @pytest.fixture
 def bare(tmp_path):
-    """`bare(fails="", out="out")` runs bench_gpu.sh as on a machine with a GPU, a wheel and nothing else."""
+    """`bare(*more, fails="", ...)` runs bench_gpu.sh as on a machine with a GPU, a wheel and nothing else."""
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "deepspeed-1-py3-none-any.whl").touch()
     for name, content in (("python", PYTHON), ("nvidia-smi", "#!/bin/bash\necho one GPU\n")):
         (tmp_path / name).write_text(content)
         (tmp_path / name).chmod(0o755)
 
-    def run(fails: str = "", wheels: str = "wheels", out: str = "out") -> subprocess.CompletedProcess:
+    def run(*more: str, fails: str = "", wheels: str = "wheels", out: str = "out") -> subprocess.CompletedProcess:
         given = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": str(tmp_path / "python"), "NOTES": str(tmp_path)}
         return subprocess.run(
-            ["bash", REPO / "launch" / "bench_gpu.sh", wheels, out],
+            ["bash", REPO / "launch" / "bench_gpu.sh", wheels, out, *more],
             env={**os.environ, **given, "FAILS": fails, "TMPDIR": str(tmp_path)},
             cwd=tmp_path,
             capture_output=True,
@@ -44,7 +44,7 @@ def bare(tmp_path):
 
 
 def test_a_bare_gpu_machine_is_measured_from_wheels_alone(bare, tmp_path):
-    done = bare()
+    done = bare("--only", "step")
     assert done.returncode == 0, done.stderr
     ran, out = (tmp_path / "ran").read_text(), tmp_path / "out"
     installs = [line for line in ran.splitlines() if "pip install" in line]
@@ -53,7 +53,7 @@ def test_a_bare_gpu_machine_is_measured_from_wheels_alone(bare, tmp_path):
     steps = [f"step-{size}-{precision}" for size in (1, 8) for precision in ("bf16", "fp16")]
     for name in ("nvidia-smi", "doctor", "tests", "all", *steps):
         assert (out / f"{name}.log").exists() and f"=== {name}: exit code 0" in done.stdout
-    assert f"-m refiner_ds bench all --output {out}/all\n" in ran
+    assert f"-m refiner_ds bench all --output {out}/all --only step\n" in ran
     for name in steps:
         _, size, precision = name.split("-")
         assert f"--train_batch_size {size} --precision {precision} --json {out}/{name}.json" in ran
@@ -64,15 +64,19 @@ def test_a_bare_gpu_machine_is_measured_from_wheels_alone(bare, tmp_path):
     ("fails", "name"), [("doctor", "doctor"), ("bench all", "all"), ("--precision fp16", "step-8-fp16")]
 )
 def test_a_part_that_fails_ends_no_other_and_is_told_at_the_end(bare, tmp_path, fails, name):
-    done = bare(fails)
+    done = bare(fails=fails)
     assert done.returncode == 1
-    assert done.stderr.startswith("failed: ") and name in done.stderr and "their logs are in out" in done.stderr
+    assert (
+        done.stderr.startswith("failed: ")
+        and name in done.stderr
+        and f"their logs are in {tmp_path}/out" in done.stderr
+    )
     assert f"=== {name}: exit code 1" in done.stdout and "=== step-8-bf16: exit code 0" in done.stdout
     assert (tmp_path / "out" / "step-8-fp16.log").exists()
 
 
 def test_an_installation_that_fails_ends_at_once(bare, tmp_path):
-    done = bare("deepspeed-1-py3")
+    done = bare(fails="deepspeed-1-py3")
     assert done.returncode == 1 and "doctor" not in (tmp_path / "ran").read_text()
 
 
