@@ -33,8 +33,18 @@ PROMISED = {
     "replay": ["--checkpoint", "--device", "--precision", "--json", "--pretrained_model_name_or_path"],
     "bench step": [
         *("--device", "--size", "--resolution", "--train_batch_size", "--gradient_accumulation_steps", "--precision"),
-        *("--rounds", "--json", "--markdown"),
+        *("--compile", "--rounds", "--json", "--markdown"),
     ],
+    "bench exchange": ["--link", "--gradient_accumulation_steps", "--precision", "--steps", "--rounds", "--json"],
+    "bench encode": [
+        *("--device", "--size", "--resolution", "--train_batch_size", "--precision", "--rounds", "--json"),
+        "--markdown",
+    ],
+    "bench repair": [
+        *("--device", "--size", "--resolution", "--batch_size", "--steps", "--precision", "--rounds", "--json"),
+        "--markdown",
+    ],
+    "bench all": ["--output", "--only", "--rounds", "--device"],
     "bench checkpoint": ["--parameters", "--rounds", "--json", "--markdown", "--output"],
     "bench data": [
         *("--json", "--markdown", "--output", "--manifest", "--samples", "--rounds", "--workers", "--peers_python"),

@@ -1,4 +1,4 @@
-"""What the bench of the step trains on: synthetic triplets as PNG files and, for ours, as batches in memory."""
+"""What the benches train on, encode and repair: synthetic triplets as PNG files and, for ours, as batches in memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,6 +1,5 @@
 """`refiner-ds bench exchange`: what two ranks send each other in an optimizer step, and how long they wait for it."""
 
-import os
 import tempfile
 from contextlib import nullcontext
 from datetime import date
@@ -16,12 +15,13 @@ from refiner_ds.bench.process import RunFailed
 from refiner_ds.config.verbs.benches import BenchExchange
 from refiner_ds.errors import Failure, UserError
 from refiner_ds.estimate.traffic import traffic
-from refiner_ds.refiners.unclip.base import TINY, make_parts, save_base
-from refiner_ds.train.about import versions
+from refiner_ds.refiners.unclip.base import TINY
+from refiner_ds.verbs.bench_model import load_now, make_base
 from refiner_ds.verbs.measured import command_of, machine_of, prepare_files, tell
 from refiner_ds.verbs.progress import progress_bar
+from refiner_ds.versions import versions
 
-RANKS, SIDE, SEED = 2, 64, 0
+RANKS, SIDE = 2, 64
 
 
 def run(options: BenchExchange) -> None:
@@ -32,13 +32,11 @@ def run(options: BenchExchange) -> None:
     if options.link is not None and options.link < 1:
         raise UserError(f"--link {options.link} lets nothing pass; give whole megabits per second, such as 100.")
     prepare_files(options.json, options.markdown)
-    load = os.getloadavg()[0]
+    load = load_now()
     with tempfile.TemporaryDirectory(prefix="refiner-ds-bench-") as name:
         folder = Path(name)
-        base = folder / "base"
-        save_base(make_parts(TINY, SEED, base), base)
         job = {
-            "base": str(base),
+            "base": str(make_base(TINY, folder)),
             "precision": options.precision,
             "accumulation": options.gradient_accumulation_steps,
             "micro_batch": 1,

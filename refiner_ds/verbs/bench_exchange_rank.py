@@ -25,10 +25,11 @@ from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.train.engine import DTYPES, Engine, start_process_group
 from refiner_ds.train.meeting import leave_process_group
+from refiner_ds.verbs.bench_model import SEED
 from refiner_ds.verbs.plan import STANDARD
 from refiner_ds.world import World, world_from
 
-SEED, RATE = 0, 1e-4
+RATE = 1e-4
 
 
 def main() -> None:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from refiner_ds.batch import Batch
-from refiner_ds.bench.step import Contender
-from refiner_ds.bench.step_baseline import BaselineWay, dtype_on
+from refiner_ds.bench.baseline_parts import dtype_on
+from refiner_ds.bench.step_baseline import BaselineWay
 from refiner_ds.bench.step_floor import BareLoop
 from refiner_ds.bench.step_material import Material
-from refiner_ds.bench.step_report import BARE, BASELINE, ENCODED, OURS
+from refiner_ds.bench.step_report import BARE, COMPILED, ENCODED
+from refiner_ds.bench.turns import Contender
+from refiner_ds.bench.turns_report import BASELINE, OURS
 from refiner_ds.config.deepspeed import Resolved
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.parts import load_parts
@@ -22,13 +24,19 @@ from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.train.engine import DTYPES, Engine
 from refiner_ds.train.step import optimizer_step
 from refiner_ds.train.work import Work
+from refiner_ds.verbs.bench_model import SEED
 
-SEED, RATE = 0, 1e-4
+RATE = 1e-4
 CPU = torch.device("cpu")
 
 
-def contenders(base: Path, material: Material, resolved: Resolved, device: torch.device) -> list[Contender]:
-    """All ways, each starting anew from the same weights; the frozen parts are on the device only where they work."""
+def contenders(
+    base: Path, material: Material, resolved: Resolved, device: torch.device, compiles: bool
+) -> list[Contender]:
+    """All ways, each starting anew from the same weights; the frozen parts are on the device only where they work.
+
+    compiles: ours with a compiled network takes part too.
+    """
     dtype = DTYPES[resolved.precision]
     refiner = UnclipRefiner(str(base), frozen_dtype=dtype)
     parts = load_parts(str(base), frozen_dtype=dtype_on(device))
@@ -39,9 +47,14 @@ def contenders(base: Path, material: Material, resolved: Resolved, device: torch
     features = {batch.positions: refiner.encode(batch) for batch in there}
     refiner.place(CPU, dtype)
     waiting = [batch.pin_memory() for batch in material.batches] if device.type == "cuda" else material.batches
+
+    def encoded(compiles: bool) -> _Ours:
+        return _Ours(refiner, _Encoded(refiner, features), there, resolved, device, compiles)
+
     return [
         Contender(OURS, dtype, lambda: _Ours(refiner, refiner, waiting, resolved, device)),
-        Contender(ENCODED, dtype, lambda: _Ours(refiner, _Encoded(refiner, features), there, resolved, device)),
+        Contender(ENCODED, dtype, lambda: encoded(False)),
+        *([Contender(COMPILED, dtype, lambda: encoded(True))] if compiles else []),
         Contender(
             BARE,
             dtype,
@@ -63,13 +76,14 @@ class _Ours:
         batches: Sequence[Batch],
         resolved: Resolved,
         device: torch.device,
+        compiles: bool = False,
     ) -> None:
         """encoding: the refiner as the step sees it; where it is the refiner itself, its frozen parts are used."""
         self._refiner, self._encoding, self._batches, self._resolved = refiner, encoding, batches, resolved
         if encoding is refiner:
             refiner.place(device, DTYPES[resolved.precision])
-        self._engine = Engine(copy.deepcopy(refiner.network), resolved, device)
-        self._work = Work(device)
+        self._engine = Engine(copy.deepcopy(refiner.network), resolved, device, compiles=compiles)
+        self._work = Work(device, self._engine.eagerly if compiles else None)
 
     def step(self) -> Tensor:
         """One update; the loss of the first micro-batch."""

@@ -1,4 +1,4 @@
-"""`refiner-ds bench step`: turns and ratios, the goal, the same loss by every way that claims it, and a tiny run."""
+"""`refiner-ds bench step`: ratios, the goal, the same loss by every way that claims it, and a tiny run."""
 
 import json
 
@@ -6,46 +6,15 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
-from refiner_ds.bench import step as bench_step
-from refiner_ds.bench.step import Contender, Row, Turn, race
-from refiner_ds.bench.step_baseline import BothHalves
-from refiner_ds.bench.step_report import BARE, BASELINE, ENCODED, OURS, as_json, as_markdown, ratio_of
+from refiner_ds.bench.baseline_parts import BothHalves
+from refiner_ds.bench.step_report import BARE, ENCODED, as_json, as_markdown
+from refiner_ds.bench.turns import Contender, Row, Turn
+from refiner_ds.bench.turns_report import BASELINE, OURS, ratio_of
 from refiner_ds.cli import main
 from refiner_ds.refiners.unclip.portable.mutual_attention import MutualAttention
 
 ABOUT = {"command": "refiner-ds bench step", "machine": "2 CPU cores", "date": "2026-01-01", "what": "tiny model",
          "device": "cpu", "size": "tiny"}  # fmt: skip
-CPU = torch.device("cpu")
-
-
-class Product:
-    """A way whose step is one product of 8x8 matrices; it notes in `calls` what is done with it."""
-
-    def __init__(self, name: str, calls: list[str]) -> None:
-        self._name, self._calls = name, calls
-        calls.append(f"make {name}")
-
-    def step(self) -> torch.Tensor:
-        self._calls.append(f"step {self._name}")
-        return torch.mm(torch.ones(8, 8), torch.ones(8, 8))[0, 0]
-
-    def close(self) -> None:
-        self._calls.append(f"close {self._name}")
-
-
-def test_ways_take_turns_and_each_has_gone_before_the_next_is_made(monkeypatch):
-    monkeypatch.setattr(bench_step, "SECONDS", 0.001)
-    monkeypatch.setitem(bench_step.SIDES, "cpu", 64)
-    calls: list[str] = []
-    made = [Contender(name, torch.float32, lambda name=name: Product(name, calls)) for name in ("a", "b")]
-    rows = race(made, 3, 4, CPU, lambda *_: None)
-    assert [call[-1] for call in calls if call.startswith("make")] == ["a", "b", "b", "a", "a", "b"]
-    assert [call.split()[0] for call in calls if not call.startswith("step")] == ["make", "close"] * 6
-    for row in rows:
-        assert row.flops_per_pair == 2 * 8**3 / 4 and [turn.first_loss for turn in row.turns] == [8.0] * 3
-        for turn in row.turns:
-            assert turn.pairs >= 4 * bench_step.LEAST_STEPS and turn.pairs % 4 == 0
-            assert min(turn.seconds, turn.peak_mb, turn.product_flops) > 0
 
 
 def rows_of(*rates: float) -> list[Row]:
@@ -53,7 +22,7 @@ def rows_of(*rates: float) -> list[Row]:
     by_name = {OURS: 0.5, ENCODED: None, BARE: 1.0, BASELINE: 0.25}
     return [
         Row(
-            Contender(name, torch.float32, lambda: Product("", [])),
+            Contender(name, torch.float32, lambda: None),
             3e9,
             [Turn(100, 100 / (10**n * (factor or rate)), 512.0, 1.5, 1e12) for n, rate in enumerate(rates)],
         )
@@ -89,7 +58,7 @@ def test_goals_are_a_twentieth_of_the_bare_loop_and_1_6_times_the_pictures_where
 def test_the_page_has_a_whole_line_for_each_way():
     head, _, *lines = as_markdown(rows_of(0.5), ABOUT).split("\n\n")[2].splitlines()
     assert {line.count("|") for line in (head, *lines)} == {8}
-    assert lines[2] == (f"| {BARE} (fp32) | 1 [1..1] | 1e+03 [1e+03..1e+03] | 3 | 3 [3..3] | 0% [0%..0%] | 512 |")
+    assert lines[2] == (f"| {BARE} (fp32) | 1 [1..1] | 1000 [1000..1000] | 3 | 3 [3..3] | 0% [0%..0%] | 512 |")
 
 
 def test_the_baselines_attention_computes_what_ours_does():
@@ -115,8 +84,8 @@ def test_a_tiny_run_measures_all_ways_of_one_and_the_same_step(refiner_ds_comman
     assert (about["size"], about["resolution"], about["precision"]) == ("tiny", "32x64", "no")
     for row in rows.values():
         (turn,) = row["rounds"]
-        assert turn["pairs"] % 2 == 0 and turn["pairs"] >= 4 and row["peak_mb"] > 100
-        assert turn["pairs_per_second"] * turn["seconds"] == pytest.approx(turn["pairs"])
+        assert turn["count"] % 2 == 0 and turn["count"] >= 4 and row["peak_mb"] > 100
+        assert turn["pairs_per_second"] * turn["seconds"] == pytest.approx(turn["count"])
         speed = row["tflop_per_second"]["median"]
         assert speed == pytest.approx(row["tflop_per_pair"] * turn["pairs_per_second"])
         assert row["share_of_product"]["median"] == pytest.approx(speed * 1e12 / turn["product_flops"], abs=1e-4)
@@ -124,7 +93,7 @@ def test_a_tiny_run_measures_all_ways_of_one_and_the_same_step(refiner_ds_comman
         one, other = (rows[ratio[key]]["rounds"][0]["pairs_per_second"] for key in ("row", "other"))
         assert ratio["measured"]["median"] == pytest.approx(one / other, abs=1e-4)
     # what is compared computes the same: equal losses before any update, and equal work
-    losses = {name: row["rounds"][0]["first_loss"] for name, row in rows.items()}
+    losses = {name: row["rounds"][0]["first_value"] for name, row in rows.items()}
     assert losses[ENCODED] == pytest.approx(losses[BARE], rel=1e-6)
     assert losses[ENCODED] == pytest.approx(losses[OURS], rel=1e-6)
     assert 0.1 < losses[BASELINE] < 10

@@ -53,6 +53,8 @@ class BenchStep:
     precision: Literal["no", "fp16", "bf16"] | None = None
     """Of ours and of the bare loop; bf16 on a GPU and no (fp32) on a CPU where not given. The baseline's way is fp16
     autocast on a GPU and fp32 on a CPU."""
+    compile: bool = False
+    """Measure ours from encoded features with a compiled network too, as train --compile; it takes minutes more."""
     rounds: int = 5
     """How often each way is measured, taking turns."""
     json: Path | None = None
@@ -83,6 +85,53 @@ class BenchExchange:
 
 
 @dataclass(frozen=True)
+class BenchEncode:
+    """Measure the frozen encoders on this machine: ours, the baseline's way, and that without reading its pictures."""
+
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    size: Literal["tiny", "full"] | None = None
+    """The shapes that base --size makes, with random weights; full on a GPU and tiny on a CPU where not given."""
+    resolution: str | None = None
+    """Pixels of a crop as HEIGHTxWIDTH; 512x512 with the full model and 64x64 with the tiny one where not given."""
+    train_batch_size: int = 1
+    """Micro-batch, as for train: pairs that are encoded at once."""
+    precision: Literal["no", "fp16", "bf16"] | None = None
+    """Of ours; bf16 on a GPU and no (fp32) on a CPU where not given. The baseline's way is fp16 on a GPU and fp32 on a
+    CPU."""
+    rounds: int = 5
+    """How often each way is measured, taking turns."""
+    json: Path | None = None
+    """File for all figures of all rounds."""
+    markdown: Path | None = None
+    """File for the tables that are printed."""
+
+
+@dataclass(frozen=True)
+class BenchRepair:
+    """Measure repairing pictures on this machine: ours, and the baseline's way."""
+
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    size: Literal["tiny", "full"] | None = None
+    """The shapes that base --size makes, with random weights; full on a GPU and tiny on a CPU where not given."""
+    resolution: str | None = None
+    """Pixels of a picture as HEIGHTxWIDTH; 512x512 with the full model and 64x64 with the tiny one where not given."""
+    batch_size: int = 1
+    """Pictures that are repaired at once."""
+    steps: int = 20
+    """Sampling steps, with guidance 10: what an export is sampled with unless its folder says otherwise."""
+    precision: Literal["no", "fp16", "bf16"] | None = None
+    """Of both ways; fp16 on a GPU, as for repair, and no (fp32) on a CPU where not given."""
+    rounds: int = 5
+    """How often each way is measured, taking turns."""
+    json: Path | None = None
+    """File for all figures of all rounds."""
+    markdown: Path | None = None
+    """File for the tables that are printed."""
+
+
+@dataclass(frozen=True)
 class BenchCheckpoint:
     """Measure how long training stands still for a checkpoint on this machine, in the background and waited for."""
 
@@ -97,3 +146,17 @@ class BenchCheckpoint:
     output: Path | None = None
     """Empty folder to save into, on the disk that is to be measured; what is saved there goes afterwards. Where not
     given, a temporary one."""
+
+
+@dataclass(frozen=True)
+class BenchAll:
+    """Run the other benches one after the other with their defaults, and keep their pages and figures in a folder."""
+
+    output: Path
+    """Empty folder for NAME.md, NAME.json and NAME.log of each, and BENCHMARKS.md with all pages."""
+    only: str | None = None
+    """Only these, comma-separated: step, data, encode, repair, checkpoint."""
+    rounds: int | None = None
+    """How often each way is measured; each bench's own default where not given."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where the benches compute that have a choice: step, encode and repair."""

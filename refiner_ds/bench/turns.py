@@ -1,4 +1,4 @@
-"""The training step by several ways of making it, in turns: knows no engine, no refiner and no picture."""
+"""One piece of work by several ways of doing it, in turns: knows no engine, no refiner and no picture."""
 
 import gc
 import math
@@ -25,10 +25,10 @@ PRODUCTS = 8
 
 
 class Way(Protocol):
-    """Makes one optimizer step after the other."""
+    """Does the same work again and again: an update of weights, a micro-batch encoded, pictures repaired."""
 
     def step(self) -> Tensor:
-        """One update of the weights; the loss of its first micro-batch, a scalar that nobody has to wait for."""
+        """Does it once; returns a scalar of what it has computed, which nobody has to wait for."""
 
     def close(self) -> None:
         """Lets go of what it took."""
@@ -48,64 +48,68 @@ class Turn:
     """What one turn of a way measured.
 
     Attributes:
-        pairs: pairs that were trained on while the clock ran, in `seconds`.
+        count: pairs or pictures that were worked on while the clock ran, in `seconds`.
         peak_mb: most memory held meanwhile: allocated on a GPU, resident on a CPU, there libraries included.
-        first_loss: of the first micro-batch, before any update.
+        first_value: the scalar of the first step, by which ways that compute the same can be told.
         product_flops: FLOP/s of a matrix product in the way's precision, in the same round.
     """
 
-    pairs: int
+    count: int
     seconds: float
     peak_mb: float
-    first_loss: float
+    first_value: float
     product_flops: float
 
     @property
-    def pairs_per_second(self) -> float:
+    def per_second(self) -> float:
         """By the clock on the wall."""
-        return self.pairs / self.seconds
+        return self.count / self.seconds
 
 
 @dataclass
 class Row:
-    """What came of a way; `flops_per_pair` are counted once, forward and backward and what goes before them."""
+    """What came of a way; `flops_each` are those of a pair or picture, counted once."""
 
     contender: Contender
-    flops_per_pair: float = 0.0
+    flops_each: float = 0.0
     turns: list[Turn] = field(default_factory=list)
 
 
 def race(
     contenders: Sequence[Contender],
     rounds: int,
-    pairs_per_step: int,
+    count: int,
     device: torch.device,
     tell: Callable[[str, int, int], None],
 ) -> list[Row]:
-    """Measures every way `rounds` times; they take turns, and every second round goes backwards."""
+    """Measures every way `rounds` times; they take turns, and every second round goes backwards.
+
+    Args:
+        count: pairs or pictures of one step.
+    """
     rows = [Row(contender) for contender in contenders]
     done, total = 0, rounds * len(rows)
     for number in range(rounds):
         products = {dtype: product_flops(device, dtype) for dtype in {row.contender.dtype for row in rows}}
         for row in rows[:: -1 if number % 2 else 1]:
             way = row.contender.make()
-            row.turns.append(_turn(way, pairs_per_step, device, products[row.contender.dtype]))
+            row.turns.append(_turn(way, count, device, products[row.contender.dtype]))
             if not number:
-                row.flops_per_pair = _flops_of(way, device) / pairs_per_step
+                row.flops_each = _flops_of(way, device) / count
             way.close()
             del way
             _clear(device)
             done += 1
-            tell("measuring steps", done, total)
+            tell("measuring", done, total)
     return rows
 
 
-def _turn(way: Way, pairs_per_step: int, device: torch.device, product: float) -> Turn:
-    first_loss = float(way.step())
+def _turn(way: Way, count: int, device: torch.device, product: float) -> Turn:
+    first_value = float(way.step())
     steps = max(LEAST_STEPS, math.ceil(SECONDS / _seconds_of(way, 1, device)))
     _forget_peak(device)
     seconds = _seconds_of(way, steps, device)
-    return Turn(steps * pairs_per_step, seconds, _peak_mb(device), first_loss, product)
+    return Turn(steps * count, seconds, _peak_mb(device), first_value, product)
 
 
 def _seconds_of(way: Way, steps: int, device: torch.device) -> float:
@@ -118,10 +122,11 @@ def _seconds_of(way: Way, steps: int, device: torch.device) -> float:
 
 
 def _flops_of(way: Way, device: torch.device) -> int:
-    """Floating-point operations of one step, the optimizer's left out, which torch does not count."""
+    """Floating-point operations of one step; torch counts products and convolutions, so no optimizer's."""
     # torch counts no fused attention on a CPU, so there it is taken apart into products for this one step
     attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-    with attention, FlopCounterMode(display=False) as counter:
+    # what is compiled would not be seen
+    with attention, torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
         way.step()
     return int(counter.get_total_flops())
 
