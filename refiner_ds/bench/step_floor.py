@@ -33,7 +33,7 @@ class BareLoop:
             self._network.parameters(),
             lr=learning_rate,
             weight_decay=0.01,
-            fused=True if device.type == "cuda" else None,
+            fused=True,
         )
 
     def step(self) -> Tensor:

@@ -19,6 +19,6 @@ def moment_bytes(choice: OptimizerChoice) -> int:
     return 4 * (MOMENTS[choice.name] + added)
 
 
-def update_bytes(choice: OptimizerChoice, on_gpu: bool = True) -> int:
-    """Bytes for each weight that a step makes for its own time; on a GPU training takes fused steps where there are."""
-    return 0 if on_gpu and choice.name in FUSED and "foreach" not in choice.params else UPDATE_BYTES
+def update_bytes(choice: OptimizerChoice) -> int:
+    """Bytes for each weight that a step makes for its own time; training takes fused steps where there are."""
+    return 0 if choice.name in FUSED and "foreach" not in choice.params else UPDATE_BYTES

@@ -8,7 +8,7 @@ from refiner_ds.estimate.memory import Setup
 from refiner_ds.estimate.moments import moment_bytes, update_bytes
 
 
-def setup_of(resolved: Resolved, ranks: int, has_average: bool, on_gpu: bool = True) -> Setup:
+def setup_of(resolved: Resolved, ranks: int, has_average: bool) -> Setup:
     """What memory depends on, of a resolved configuration.
 
     Raises:
@@ -32,6 +32,6 @@ def setup_of(resolved: Resolved, ranks: int, has_average: bool, on_gpu: bool = T
         buckets=2 if zero.get("overlap_comm") else 1,
         accumulation=resolved.accumulation_steps,
         moment_bytes=moment_bytes(resolved.optimizer),
-        update_bytes=update_bytes(resolved.optimizer, on_gpu),
+        update_bytes=update_bytes(resolved.optimizer),
         has_average=has_average,
     )

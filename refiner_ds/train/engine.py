@@ -136,7 +136,7 @@ class Engine:
         self.num_trained = sum(parameter.numel() for parameter in trained.values())
         exact = {name: parameter.detach().clone() for name, parameter in trained.items()}  # on the CPU
         network.to(device).train()
-        optimizer = make_optimizer(config.optimizer, trained.values(), device)
+        optimizer = make_optimizer(config.optimizer, trained.values())
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=network, optimizer=optimizer, config=_for_deepspeed(config)
         )

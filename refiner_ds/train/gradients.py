@@ -13,6 +13,9 @@ from torch import Tensor
 
 from refiner_ds.checkpoint.fragments import Cut
 
+ROW = 4096
+"""Values whose squares are added up in fp32, as fp32 can hold their sum; rows are added up in fp64."""
+
 
 class Shard(list):
     """Gradients of one rank's shard by parameter, views of `flat_partition`, as DeepSpeed's step takes them."""
@@ -35,6 +38,7 @@ class WholeGradients:
         self._zero, self._cut = zero, cut
         for hook in zero._grad_acc_hooks:
             hook.remove()
+        zero.get_grad_norm_direct = self._norm
         self._flats = [torch.zeros_like(weights, dtype=dtype) for weights in zero.bit16_groups_flat]
         self._views = [
             (parameter, _same_place(parameter, weights, flat))
@@ -59,6 +63,16 @@ class WholeGradients:
             views = [shard.narrow(0, each.offset, each.fragment.count) for each in placed]
             self._zero.averaged_gradients[group] = Shard(views, shard)
 
+    def _norm(self, shard: Shard, *_: Any) -> Tensor:
+        """The norm of all ranks' shards, fp32 scalar; -1 where it is not finite, which DeepSpeed's step skips.
+
+        DeepSpeed's own takes one parameter after the other to fp64.
+        """
+        square = _square(shard.flat_partition).float()
+        torch.distributed.all_reduce(square, group=self._zero.dp_process_group)
+        norm = square.sqrt()
+        return torch.where(norm.isfinite(), norm, -1.0)
+
     def _scattered(self, flat: Tensor) -> Tensor:
         """This rank's part of the mean of `flat` over ranks; reduced bucket by bucket, in the precision of the JSON."""
         ranks = self._zero.dp_process_group
@@ -78,6 +92,14 @@ class WholeGradients:
     def _width(self, ranks: int) -> int:
         """Elements of each rank that are reduced at once."""
         return max(1, int(self._zero.reduce_bucket_size) // ranks)
+
+
+def _square(flat: Tensor) -> Tensor:
+    """Sum of the squares of a vector, fp64 scalar."""
+    whole = flat.numel() // ROW * ROW
+    norms = torch.linalg.vector_norm(flat[:whole].view(-1, ROW), dim=1, dtype=torch.float32)
+    rest = torch.linalg.vector_norm(flat[whole:], dtype=torch.float32)
+    return norms.double().square().sum() + rest.double().square()
 
 
 def _same_place(parameter: Tensor, weights: Tensor, flat: Tensor) -> Tensor:

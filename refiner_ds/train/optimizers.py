@@ -15,12 +15,10 @@ NOT_OURS = {"params", "lr", "maximize", "capturable", "differentiable"}
 """Parameters of torch's classes that the JSON cannot set: what the engine sets, and what would not train."""
 
 
-def make_optimizer(
-    choice: OptimizerChoice, parameters: Iterable[nn.Parameter], device: torch.device
-) -> torch.optim.Optimizer:
-    """The optimizer at learning rate zero, which every update sets anew; torch's Adam and AdamW are fused on a GPU."""
+def make_optimizer(choice: OptimizerChoice, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer at learning rate zero, which every update sets anew; torch's Adam and AdamW are fused."""
     params = dict(choice.params)
-    if device.type == "cuda" and choice.name in ("AdamW", "Adam") and "foreach" not in params:
+    if choice.name in ("AdamW", "Adam") and "foreach" not in params:
         params.setdefault("fused", True)
     return _class_of(choice)(parameters, lr=0.0, **params)
 

@@ -60,7 +60,7 @@ def planned(base: Path, config: Path, crop: int, ranks: int) -> tuple[Counts, Bi
     outline = outline_of_base(str(base), None, None, Adaptation())
     resolved = resolve(read_json(config), Train("", str(base), Path()), ranks)
     batch = measure(outline, torch.bfloat16, crop, resolved.micro_batch_size, False)
-    setup = setup_of(resolved, ranks, has_average=True, on_gpu=False)
+    setup = setup_of(resolved, ranks, has_average=True)
     return count(outline), bill(count(outline), setup, batch)
 
 

@@ -102,17 +102,16 @@ def test_eight_bits_are_eight_bits_and_come_to_much_the_same(told, case):
     assert told[case]["losses"] == pytest.approx(told["AdamW-2-mixed"]["losses"], rel=0.02)
 
 
-def test_torchs_adamw_is_made_as_it_was_chosen_and_fused_on_a_gpu():
+def test_torchs_adamw_is_made_as_it_was_chosen_and_fused():
     weight = torch.nn.Parameter(torch.zeros(1))
     choice = OptimizerChoice("AdamW", {"betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.1})
-    for device in ("cpu", "cuda"):
-        made = make_optimizer(choice, [weight], torch.device(device))
-        assert type(made) is torch.optim.AdamW
-        expected = {**choice.params, "lr": 0.0, "fused": True if device == "cuda" else None}
-        assert {key: made.defaults[key] for key in expected} == expected
+    made = make_optimizer(choice, [weight])
+    assert type(made) is torch.optim.AdamW
+    expected = {**choice.params, "lr": 0.0, "fused": True}
+    assert {key: made.defaults[key] for key in expected} == expected
     plain = OptimizerChoice("AdamW", {"foreach": True})
-    assert make_optimizer(plain, [weight], torch.device("cuda")).defaults["fused"] is None
-    assert "fused" not in make_optimizer(OptimizerChoice("RAdam", {}), [weight], torch.device("cuda")).defaults
+    assert make_optimizer(plain, [weight]).defaults["fused"] is None
+    assert "fused" not in make_optimizer(OptimizerChoice("RAdam", {}), [weight]).defaults
 
 
 @pytest.mark.parametrize("name", NAMES)
