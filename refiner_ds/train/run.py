@@ -101,12 +101,15 @@ def _run(flags: Train, world: World, link: Link) -> int:
     if flags.export_best:
         require_shared(place, world)
     plan = continued(plan, place, side)
-    refiner = UnclipRefiner(flags.pretrained_model_name_or_path, flags.revision, flags.variant, plan.adaptation)
+    encodes = not plan.shards.index.encoding or bool(plan.times.validation)
+    refiner = UnclipRefiner(
+        flags.pretrained_model_name_or_path, flags.revision, flags.variant, plan.adaptation, has_encoders=encodes
+    )
     sampling = refiner.sampling(flags.validation_steps, flags.validation_guidance_scale)
     require_base(plan, refiner)
     require_crops(plan.samples.buckets, refiner.crop_factor)
     require_encoding(plan, refiner)
-    if plan.shards.index.encoding and not plan.times.validation:
+    if not encodes:
         refiner.leave_out_encoders()
     code = _train(plan, refiner, sampling, device, side, place, stopping, lock)
     if world.size > 1:

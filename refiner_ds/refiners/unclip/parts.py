@@ -1,6 +1,7 @@
 """The parts of a checkpoint in the layout of stable-diffusion-2-1-unclip: loading them, refusing what is not one."""
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.hub import INDEX, folder_of
 from refiner_ds.refiners.unclip.portable.unclip_refiner_pipeline import FORMAT
 from refiner_ds.refiners.unclip.precision import cast_network
-from refiner_ds.refiners.unclip.weights import NETWORKS, load_network, told
+from refiner_ds.refiners.unclip.weights import NETWORKS, load_network, sketch_network, told
 
 NAMES = (
     "vae",
@@ -58,7 +59,11 @@ class Parts:
 
 
 def load_parts(
-    base: str, revision: str | None = None, variant: str | None = None, frozen_dtype: torch.dtype = torch.float32
+    base: str,
+    revision: str | None = None,
+    variant: str | None = None,
+    frozen_dtype: torch.dtype = torch.float32,
+    sketched: Collection[str] = (),
 ) -> Parts:
     """Loads a base or refiner checkpoint in fp32 on the CPU, whatever the precision of its files.
 
@@ -68,6 +73,7 @@ def load_parts(
         variant: take the weights of this variant, such as fp16, for every part.
         frozen_dtype: precision of what is not trained; each part takes it once it is loaded, and the UNet, which does
             not, comes last, so that no more than one part is there in both.
+        sketched: networks that are made without their weights, on the meta device.
 
     Raises:
         UserError: no such model or revision, no unCLIP checkpoint, one that a newer refiner_ds has made, or a part that
@@ -80,6 +86,9 @@ def load_parts(
     _require_fit(base, folder)
     networks = {}
     for name in sorted(NETWORKS, key="unet".__eq__):
+        if name in sketched:
+            networks[name] = sketch_network(base, folder, name, variant)
+            continue
         networks[name] = load_network(base, folder, name, variant)
         if name != "unet":
             cast_network(networks[name], name, frozen_dtype)

@@ -1,6 +1,6 @@
 """The unCLIP refiner as training meets it: encode, loss, repair, save. Wires the rooms beside it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,16 @@ from refiner_ds.errors import UserError
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.adapt import adapt, merge, write_adapter
 from refiner_ds.refiners.unclip.encode import Features, features_of
+from refiner_ds.refiners.unclip.hub import folder_of
 from refiner_ds.refiners.unclip.objective import CONDITIONS, Objective, draw, draw_few
 from refiner_ds.refiners.unclip.options import Adaptation, Recipe
 from refiner_ds.refiners.unclip.parts import Parts, load_parts
 from refiner_ds.refiners.unclip.portable.unclip_refiner_pipeline import UnclipRefinerPipeline
 from refiner_ds.refiners.unclip.precision import cast, cast_network
-from refiner_ds.refiners.unclip.weights import NETWORKS, fingerprint
+from refiner_ds.refiners.unclip.weights import NETWORKS, fingerprint, weights_of
+
+ENCODERS = ("vae", "image_encoder")
+"""The parts that encode pictures."""
 
 
 class UnclipRefiner:
@@ -36,9 +40,15 @@ class UnclipRefiner:
         variant: str | None = None,
         adaptation: Adaptation | None = None,
         frozen_dtype: torch.dtype = torch.float32,
+        has_encoders: bool = True,
     ) -> None:
-        """frozen_dtype: precision of all parts but the network, each cast once it is loaded."""
-        self._parts = load_parts(base, revision, variant, frozen_dtype)
+        """
+        Args:
+            frozen_dtype: precision of all parts but the network, each cast once it is loaded.
+            has_encoders: whether the encoders of pictures are loaded; without them it trains from latents alone.
+        """
+        self._source = base, revision, variant
+        self._parts = load_parts(base, revision, variant, frozen_dtype, () if has_encoders else ENCODERS)
         self.base_fingerprint = fingerprint(self._parts.unet.state_dict())
         """Tells the base's UNet from others, before anything was done to it."""
         self._pipeline = _pipeline(self._parts)
@@ -78,8 +88,14 @@ class UnclipRefiner:
     @property
     def encoders_fingerprint(self) -> str:
         """Tells the frozen encoders of pictures from others; to be asked before they are cast."""
-        weights = {"vae": self._parts.vae.state_dict(), "image_encoder": self._parts.image_encoder.state_dict()}
+        weights = {part: self._weights_of(part) for part in ENCODERS}
         return fingerprint({f"{part}.{name}": each for part, own in weights.items() for name, each in own.items()})
+
+    def _weights_of(self, part: str) -> Mapping[str, Tensor]:
+        network, (base, revision, variant) = getattr(self._parts, part), self._source
+        if not next(network.parameters()).is_meta:
+            return network.state_dict()
+        return weights_of(base, folder_of(base, revision, variant), part, variant, network)
 
     @property
     def scaling_factor(self) -> float:
@@ -106,7 +122,7 @@ class UnclipRefiner:
 
     def leave_out_encoders(self) -> None:
         """Frees the encoders of pictures; from now on it trains from latents alone, and repairs nothing."""
-        for part in ("vae", "image_encoder"):
+        for part in ENCODERS:
             setattr(self._parts, part, None)
             setattr(self._pipeline, part, None)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+from safetensors import safe_open
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
@@ -91,6 +92,39 @@ def load_network(base: str, folder: Path, part: str, variant: str | None) -> Any
             "take a checkpoint from before it diverged, or download it again."
         )
     return network
+
+
+def sketch_network(base: str, folder: Path, part: str, variant: str | None) -> Any:
+    """One network as its config.json says, its weights on the meta device: they are known by name and shape alone.
+
+    Raises:
+        UserError: there are no weights, or the config cannot be read.
+    """
+    _require_files(base, folder, part, variant)
+    kind, library = NETWORKS[part]
+    with told(base, part), torch.device("meta"):
+        if library is _DIFFUSERS:
+            return kind.from_config(kind.load_config(folder, subfolder=part))
+        return kind(kind.config_class.from_pretrained(folder, subfolder=part))
+
+
+def weights_of(base: str, folder: Path, part: str, variant: str | None, sketch: Any) -> Mapping[str, Tensor]:
+    """The weights of a sketched network, in the precision of its files: mapped, so that only what is looked at is read.
+
+    Files that a library would have to convert first, of other names or another format, are loaded.
+    """
+    _, library = NETWORKS[part]
+    tail = f".{variant}" if variant else ""
+    stem = f"{library.stems['safetensors']}{tail}"
+    found: dict[str, Tensor] = {}
+    for path in [*(folder / part).glob(f"{stem}.safetensors"), *(folder / part).glob(f"{stem}-*-of-*.safetensors")]:
+        with told(base, part), safe_open(path, "pt") as file:
+            names = file.keys()
+            found |= {name: file.get_tensor(name) for name in names}
+    wanted = {name: tensor.shape for name, tensor in sketch.state_dict().items()}
+    if {name: tensor.shape for name, tensor in found.items()} == wanted:
+        return found
+    return load_network(base, folder, part, variant).state_dict()
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
