@@ -7,8 +7,8 @@ from refiner_ds.estimate.memory import Setup
 
 USABLE = 0.9
 """Share of a device's memory to plan with: the rest goes to the driver's context, NCCL and what lies between blocks."""
-MANY_ACCUMULATED = 2
-"""Accumulation steps above which ZeRO-2's reductions at every micro-batch are worth avoiding; training's note too."""
+SEVERAL = 2
+"""Accumulation steps from which on ZeRO-1 exchanges less than ZeRO-2, which reduces in each: training's note too."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def advise(
         memory: bytes of the device.
         needs_checkpointed: the same as `needs` with gradient checkpointing.
     """
-    many = ranks > 1 and accumulation > MANY_ACCUMULATED
+    accumulates = ranks > 1 and accumulation >= SEVERAL
     reasons = {
         "zero2_bf16.json": "gradients and optimizer sharded, the least memory without offload",
         "zero1_bf16.json": f"{accumulation} accumulation steps, at each of which ZeRO-2 would reduce all gradients",
@@ -73,13 +73,13 @@ def advise(
         "zero2_fp16.json": "the one in fp16",
         "zero2_fp32.json": "the one without mixed precision",
     }
-    order = _order(precision, many)
+    order = _order(precision, accumulates)
     room = int(memory * USABLE)
     fitting = [file for file in order if needs[file] <= room]
     if fitting:
         reason = reasons[fitting[0]]
-        if many and fitting[0] == "zero2_bf16.json":
-            reason += "; ZeRO-1, which exchanges less at so many accumulation steps, does not fit"
+        if accumulates and fitting[0] == "zero2_bf16.json":
+            reason += "; ZeRO-1, which exchanges less, does not fit"
         return Advice(fitting[0], reason)
     checkpointed = [file for file in order if needs_checkpointed[file] <= room]
     if checkpointed:
@@ -93,10 +93,10 @@ def advise(
     )
 
 
-def _order(precision: str, many: bool) -> list[str]:
+def _order(precision: str, accumulates: bool) -> list[str]:
     files = [choice.file for choice in CHOICES if choice.precision == precision]
     if precision == "bf16":
         first, second, last = files
-        # alone, or with few accumulation steps, ZeRO-1 saves no exchange that would be worth its gradients
-        return [second, first, last] if many else [first, last]
+        # alone, or without accumulation, ZeRO-1 saves no exchange that would be worth its gradients
+        return [second, first, last] if accumulates else [first, last]
     return files

@@ -17,7 +17,7 @@ class Traffic:
     sent: int
 
     def seconds(self, gigabits: float) -> float:
-        """What sending takes at least on a link that lets a rank send so many gigabits per second."""
+        """What sending takes at least in a ring whose slowest link lets so many gigabits per second pass."""
         return 8 * self.sent / (gigabits * 1e9)
 
 

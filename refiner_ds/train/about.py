@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from refiner_ds.estimate.advice import MANY_ACCUMULATED
+from refiner_ds.estimate.advice import SEVERAL
 from refiner_ds.estimate.traffic import traffic
 from refiner_ds.train.console import Console
 from refiner_ds.train.plan import Plan
@@ -55,7 +55,7 @@ def say_header(console: Console, plan: Plan, device: torch.device, trained: int)
         f"{resolved.global_batch_size} = {resolved.micro_batch_size} x {resolved.accumulation_steps} accumulated x "
         f"{plan.world.size} ranks; {len(plan.samples)} training samples, steps {times.first} to {times.last}"
     )
-    if resolved.stage == 2 and resolved.accumulation_steps > MANY_ACCUMULATED and plan.world.size > 1:
+    if resolved.stage == 2 and resolved.accumulation_steps >= SEVERAL and plan.world.size > 1:
         size = 4 if resolved.precision == "no" else 2
         two, one = (traffic(trained, plan.world.size, stage, resolved.accumulation_steps, size) for stage in (2, 1))
         console.say(

@@ -73,7 +73,11 @@ def test_the_fastest_that_fits_is_taken(memory, file, words):
     assert told is None or (CONFIGS / told).exists()
 
 
-@pytest.mark.parametrize(("ranks", "accumulation"), [(1, 20), (8, 1), (8, 2)])
+def test_zero_1_is_taken_from_two_accumulation_steps_on():
+    assert advised(80, 8, 2)[0] == "zero1_bf16.json"
+
+
+@pytest.mark.parametrize(("ranks", "accumulation"), [(1, 20), (8, 1)])
 def test_zero_2_is_taken_where_zero_1_saves_no_exchange(ranks, accumulation):
     assert advised(80, ranks, accumulation)[0] == "zero2_bf16.json"
 

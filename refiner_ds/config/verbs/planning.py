@@ -107,8 +107,8 @@ class Plan:
     keep_every: int = 0
     """Those of every so many optimizer steps are kept beside those for ever."""
     link_gigabits: float | None = None
-    """Gigabits per second that ONE rank can send to others, for the seconds of a step's traffic: its share of the
-    node's network card, where several ranks use it."""
+    """Gigabits per second of the slowest link of a ring through all ranks, for the seconds of a step's traffic: over
+    several nodes that of a node's network cards together, as one rank of each sends out."""
     pairs_per_second: float | None = None
     """Pairs that ONE rank trains on in a second, for the hours of the run."""
     rate_from: Path | None = None
