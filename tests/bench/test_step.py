@@ -101,26 +101,6 @@ def test_a_tiny_run_measures_all_ways_of_one_and_the_same_step(refiner_ds_comman
     assert rows[BASELINE]["tflop_per_pair"] == pytest.approx(rows[OURS]["tflop_per_pair"], rel=0.01)
 
 
-@pytest.mark.slow
-def test_behind_full_encoders_the_same_step_has_the_work_of_a_vit_h_and_encoded_features_save_it(
-    refiner_ds_command, tmp_path
-):
-    given = ("--size", "full-encoders", "--resolution", "32x32", "--gradient_accumulation_steps", 1, "--rounds", 1)
-    done = refiner_ds_command(
-        *("bench", "step", "--device", "cpu", *given, "--json", tmp_path / "f.json"),
-        timeout=550,
-        CUDA_VISIBLE_DEVICES="",
-    )
-    assert done.returncode == 0, done.stderr
-    told = json.loads((tmp_path / "f.json").read_text())
-    rows = {row["name"]: row for row in told["rows"]}
-    losses = {name: row["rounds"][0]["first_loss"] for name, row in rows.items()}
-    assert losses[ENCODED] == pytest.approx(losses[OURS], rel=1e-4)
-    # nearly all of them are those of ViT-H, for 257 tokens
-    assert 0.33 < rows[OURS]["tflop_per_pair"] < 0.5 and rows[ENCODED]["tflop_per_pair"] < 0.01
-    assert [goal["is_kept"] for goal in told["goals"]] == [None, True]
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -2,7 +2,6 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
@@ -19,7 +18,7 @@ from refiner_ds.refiners.unclip.options import Adaptation, Recipe
 from refiner_ds.refiners.unclip.parts import Parts
 from refiner_ds.refiners.unclip.portable.frozen_encoders import Encoders
 from refiner_ds.refiners.unclip.portable.mutual_attention import make_refiner
-from refiner_ds.refiners.unclip.weights import NETWORKS, told
+from refiner_ds.refiners.unclip.weights import NETWORKS, sketch_network, told
 
 META = torch.device("meta")
 SIZES = {"tiny": TINY, "full": FULL}
@@ -88,10 +87,7 @@ def outline_of_base(base: str, revision: str | None, variant: str | None, adapta
         UserError: there is no such base, or a config in it makes no network.
     """
     folder = folder_of(base, revision, variant)
-    networks: dict[str, Any] = {}
-    for name, (kind, _) in NETWORKS.items():
-        with told(base, name), META:
-            networks[name] = _from_config(kind, folder, name)
+    networks = {name: sketch_network(base, folder, name) for name in NETWORKS}
     with told(base, "feature_extractor"):
         extractor = CLIPImageProcessor.from_pretrained(folder, subfolder="feature_extractor")
     with META:
@@ -110,10 +106,3 @@ def outline_of_shapes(shapes: Shapes, adaptation: Adaptation) -> Outline:
     """The outline of a base of the given shapes, such as one of `SIZES`."""
     with tempfile.TemporaryDirectory() as scratch, META:
         return Outline(make_parts(shapes, 0, Path(scratch)), adaptation)
-
-
-def _from_config(kind: Any, folder: Path, part: str) -> nn.Module:
-    """A network of diffusers or transformers by its config.json."""
-    if hasattr(kind, "load_config"):
-        return kind.from_config(kind.load_config(folder, subfolder=part))
-    return kind(kind.config_class.from_pretrained(folder, subfolder=part))

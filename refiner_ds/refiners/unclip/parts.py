@@ -17,7 +17,7 @@ from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.hub import INDEX, folder_of
 from refiner_ds.refiners.unclip.portable.unclip_refiner_pipeline import FORMAT
 from refiner_ds.refiners.unclip.precision import cast_network
-from refiner_ds.refiners.unclip.weights import NETWORKS, load_network, sketch_network, told
+from refiner_ds.refiners.unclip.weights import NETWORKS, load_network, require_files, sketch_network, told
 
 NAMES = (
     "vae",
@@ -87,7 +87,8 @@ def load_parts(
     networks = {}
     for name in sorted(NETWORKS, key="unet".__eq__):
         if name in sketched:
-            networks[name] = sketch_network(base, folder, name, variant)
+            require_files(base, folder, name, variant)
+            networks[name] = sketch_network(base, folder, name)
             continue
         networks[name] = load_network(base, folder, name, variant)
         if name != "unet":

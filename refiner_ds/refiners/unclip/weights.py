@@ -68,7 +68,7 @@ def load_network(base: str, folder: Path, part: str, variant: str | None) -> Any
     Raises:
         UserError: there are no such files, they cannot be read, lack weights, or hold NaN or infinity.
     """
-    _require_files(base, folder, part, variant)
+    require_files(base, folder, part, variant)
     kind, library = NETWORKS[part]
     with told(base, part):
         network, info = kind.from_pretrained(
@@ -94,13 +94,12 @@ def load_network(base: str, folder: Path, part: str, variant: str | None) -> Any
     return network
 
 
-def sketch_network(base: str, folder: Path, part: str, variant: str | None) -> Any:
+def sketch_network(base: str, folder: Path, part: str) -> Any:
     """One network as its config.json says, its weights on the meta device: they are known by name and shape alone.
 
     Raises:
-        UserError: there are no weights, or the config cannot be read.
+        UserError: the config cannot be read, or makes no network.
     """
-    _require_files(base, folder, part, variant)
     kind, library = NETWORKS[part]
     with told(base, part), torch.device("meta"):
         if library is _DIFFUSERS:
@@ -178,7 +177,12 @@ def reason_of(error: BaseException) -> str:
     return lines[0].split(". ")[0].rstrip(". ") if lines else type(error).__name__
 
 
-def _require_files(base: str, folder: Path, part: str, variant: str | None) -> None:
+def require_files(base: str, folder: Path, part: str, variant: str | None) -> None:
+    """Refuses a folder without the weights of a part.
+
+    Raises:
+        UserError: they are not there, or only as another variant.
+    """
     if any(has_weights(folder, part, ending, variant) for ending in ENDINGS):
         return
     name = Path(weight_patterns(part, ENDINGS[0], variant)[0]).name
