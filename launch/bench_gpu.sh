@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures everything on a bare GPU machine without a network: nvidia-smi, doctor, the quick tests of what is measured,
+# Measures the benches on a bare GPU machine without a network: nvidia-smi, doctor, the quick tests of what is measured,
 # `refiner-ds bench all`, and the training step at micro-batches of 1 and 8 in bf16 and fp16. Logs, tables and figures
 # are in out/ afterwards. A part that fails is told and ends no other, and the exit code is then 1.
 #

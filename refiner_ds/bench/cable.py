@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from refiner_ds.errors import UserError
 
 PROGRAMS = ("unshare", "nsenter", "ip", "tc")
-LIFE_SECONDS = 3600
-"""A host ends by itself after so long, whatever became of the bench."""
 NETWORK = "10.78.0"
 CARD, LOOPBACK = "net0", "lo"
 BURST, QUEUE = "256kb", "400ms"
 """Of the token bucket that limits the rate (tc-tbf): what passes at once, and how long a packet may wait."""
-READY = "echo ready; exec sleep {seconds}"
+HELD = "echo ready; exec cat"
+"""What holds a network: it ends with the pipe that it reads, however the bench ends."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ def cable(megabits: int) -> Iterator[list[Host]]:
 @contextmanager
 def _namespace() -> Iterator[str]:
     """Yields the process id of what holds a network of its own."""
-    script = READY.format(seconds=LIFE_SECONDS)
-    with subprocess.Popen(["unshare", "--net", "sh", "-c", script], stdout=subprocess.PIPE, env=_environment()) as held:
+    command, pipe = ["unshare", "--net", "sh", "-c", HELD], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=_environment()) as held:
         try:
             assert held.stdout
             held.stdout.readline()  # its network is there

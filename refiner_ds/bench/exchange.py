@@ -67,7 +67,8 @@ def run_ranks(job: dict[str, Any], hosts: Sequence[Host], folder: Path) -> dict[
     answer = folder / "answer.json"
     answer.unlink(missing_ok=True)
     is_shared, port = hosts[0].card == LOOPBACK, _free_port()
-    told = {**job, "card": hosts[0].card, "ranks_of_card": len(hosts) if is_shared else 1, "answer": str(answer)}
+    on_card = len(hosts) if is_shared else 1
+    told = {**job, "bench": os.getpid(), "card": hosts[0].card, "ranks_of_card": on_card, "answer": str(answer)}
     said = [folder / f"said-{rank}.txt" for rank in range(len(hosts))]
     processes = []
     try:
@@ -90,25 +91,27 @@ def run_ranks(job: dict[str, Any], hosts: Sequence[Host], folder: Path) -> dict[
                         stderr=file,
                     )
                 )
-        _wait(processes)
+        first = _first_failed(processes)
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    for process, path in zip(processes, said, strict=True):
-        if process.returncode:
-            lines = path.read_text(errors="replace").strip().splitlines()
-            raise RunFailed(lines[-1] if lines else f"exit status {process.returncode}")
+    if first is not None:
+        lines = said[first].read_text(errors="replace").strip().splitlines()
+        how = f"exit status {processes[first].returncode}"
+        raise RunFailed(f"rank {first}, {how}{f', {lines[-1]}' if lines else ''}")
     return {name: Turn(**turn) for name, turn in json.loads(answer.read_text(encoding="utf-8")).items()}
 
 
-def _wait(processes: Sequence[subprocess.Popen]) -> None:
-    """Until all have ended, or one has failed, whom the others would wait for."""
+def _first_failed(processes: Sequence[subprocess.Popen]) -> int | None:
+    """The rank that failed first, for which the others would wait; None once all have ended well."""
     deadline = time.monotonic() + TIMEOUT
-    while any(process.poll() is None for process in processes):
-        if any(process.returncode for process in processes):
-            time.sleep(5)  # what fails with it says so too
-            return
+    while True:
+        codes = [process.poll() for process in processes]
+        if any(codes):
+            return next(rank for rank, code in enumerate(codes) if code)
+        if None not in codes:
+            return None
         if time.monotonic() > deadline:
             raise RunFailed(f"took longer than {TIMEOUT} s")
         time.sleep(0.1)

@@ -232,6 +232,11 @@ def _refuse_known_wrong(config: dict[str, Any]) -> None:
         "zero_optimization.elastic_checkpoint": (
             zero.get("elastic_checkpoint") and "with AdamW it saves checkpoints that cannot be loaded; remove it"
         ),
+        "wall_clock_breakdown": (
+            config.get("wall_clock_breakdown")
+            and "its timers wait for the device in every micro-batch, and do not see where gradients are added up; set "
+            "it to false, and see train/tflops, train/data_wait and train/rank_spread in the journal"
+        ),
         "checkpoint.writer": "writer" in checkpoint and "its writers fail to save or to load; remove it",
     }
     for name, why in refusals.items():

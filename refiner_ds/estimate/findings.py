@@ -100,10 +100,12 @@ def columns_of(counts: Counts, yours: Setup, batch: MicroBatch) -> tuple[Column,
 
 def exchange_of(counts: Counts, setup: Setup) -> dict[str, Traffic]:
     """Traffic of one optimizer step at the stages that training takes."""
-    return {
-        f"ZeRO-{stage}": traffic(counts.trained, setup.ranks, stage, setup.accumulation, setup.weight_bytes)
-        for stage in (1, 2)
-    }
+
+    def of(stage: int) -> Traffic:
+        weights, ranks, accumulation = counts.trained, setup.ranks, setup.accumulation
+        return traffic(weights, ranks, stage, accumulation, setup.weight_bytes, setup.offloads)
+
+    return {f"ZeRO-{stage}": of(stage) for stage in (1, 2)}
 
 
 def as_json(found: Findings) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def _gradients(weights: int, shard: int, largest: int, setup: Setup) -> Gradient
     if setup.adds_up_whole:  # beside them the one that comes in, and before the update a shard, reduced by buckets
         each, several = 4 if apart else of, setup.ranks > 1
         held, sharded = each * weights, each * shard if several else 0
-        sent = of * (setup.bucket + setup.bucket // setup.ranks) if several else 0
+        sent = of * min(setup.bucket // setup.ranks, shard) * (setup.ranks + 1) if several else 0
         incoming = (of + each if apart else of) * largest
         backward = {"gradients": held, "gradient that comes in": incoming}
         as_fp32 = 4 * shard if each != 4 else 0

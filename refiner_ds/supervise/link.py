@@ -14,16 +14,22 @@ LINK, HUB = "REFINER_DS_WARDEN", "REFINER_DS_HUB"
 _PR_SET_PDEATHSIG = 1
 
 
+def end_with(parent: int) -> None:
+    """Lets the system kill this process as soon as its parent is gone, on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Link:
     """What a rank tells its warden. Without a warden, as under a plain `python`, nothing comes of it."""
 
     def __init__(self) -> None:
         descriptor, _, parent = os.environ.get(LINK, "").partition(":")
         self._wire = Wire(socket.socket(fileno=int(descriptor))) if descriptor else None
-        if self._wire and sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # whatever ends the warden ends the rank
-            if os.getppid() != int(parent):
-                os.kill(os.getpid(), signal.SIGKILL)
+        if self._wire:
+            end_with(int(parent))  # whatever ends the warden ends the rank
 
     @property
     def hub(self) -> str:

@@ -12,7 +12,8 @@ from torch import nn
 
 from refiner_ds.errors import UserError
 
-COMPILERS = ["g++", "clang++"]
+COMPILER = "g++"
+"""What torch takes unless CXX names another."""
 SHAPES = 64
 """So many shapes of a micro-batch are compiled before it is a mistake; torch would go on without compiling at 8."""
 
@@ -23,11 +24,11 @@ def compile_network(network: nn.Module) -> None:
     Raises:
         UserError: there is no compiler.
     """
-    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
-    if not any(map(shutil.which, compilers)):
+    compiler = os.environ.get("CXX") or COMPILER
+    if not shutil.which(compiler):
         raise UserError(
-            f"--compile takes a C++ compiler and {platform.node()} has no {' or '.join(compilers)}, so nothing can be "
-            "compiled; install one (Debian: apt install g++), or leave --compile out."
+            f"--compile takes a C++ compiler and {platform.node()} has no {compiler}, so nothing can be compiled; "
+            "install it (Debian: apt install g++), name another in CXX, or leave --compile out."
         )
     torch._dynamo.config.recompile_limit = max(SHAPES, torch._dynamo.config.recompile_limit)
     # not the whole call, where DeepSpeed has hooks that no graph can hold

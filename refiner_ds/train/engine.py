@@ -99,8 +99,10 @@ def _for_deepspeed(config: Resolved) -> dict[str, Any]:
 
     Its throughput timer, which waits for the device twice in every micro-batch, is off unless the JSON names it.
     """
-    kept = {name: value for name, value in config.json.items() if name != "data_types" or not config.adds_up_whole}
-    return {"timers": {"throughput": {"enabled": False}}, **kept}
+    kept = {"timers": {"throughput": {"enabled": False}}, **config.json}
+    if config.adds_up_whole and "data_types" in kept:
+        kept["data_types"] = {name: value for name, value in kept["data_types"].items() if name != "grad_accum_dtype"}
+    return kept
 
 
 def allow_tf32(is_allowed: bool) -> None:
@@ -128,7 +130,7 @@ class Engine:
     ) -> None:
         """Trains the parameters that require gradients; keeps their moving average if a decay is given.
 
-        compiles: the network is compiled for training, when it first meets a shape, which takes minutes.
+        compiles: the network is compiled for training, once for each shape that it meets, which takes minutes.
         """
         self.device = device
         self.dtype = DTYPES[config.precision]

@@ -90,7 +90,8 @@ class Guard:
         """A sample with its losses, which the weights of before the update give; no other rank is waited for."""
         seed, network = self._facts["seed"], self._refiner.network
         features = self._refiner.encode(batch.to(self._engine.device))
-        losses = self._refiner.loss(network, self._engine.dtype, features, seed)
+        with self._engine.eagerly():  # one sample without gradients would be compiled for itself
+            losses = self._refiner.loss(network, self._engine.dtype, features, seed)
         told = {
             "key": batch.keys[0],
             "position": batch.positions[0],

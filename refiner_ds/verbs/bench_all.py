@@ -1,4 +1,4 @@
-"""`refiner-ds bench all`: the other benches one after the other, each its own process, and one page of them all."""
+"""`refiner-ds bench all`: all benches but exchange one after the other, each its own process, and one page of them."""
 
 import os
 import subprocess

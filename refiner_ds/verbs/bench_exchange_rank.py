@@ -1,7 +1,7 @@
 """One rank of `refiner-ds bench exchange`: `python -m refiner_ds.verbs.bench_exchange_rank JOB`, started on every host.
 
-JOB is JSON: the base, `ways`, `precision`, `accumulation`, `micro_batch`, `side`, `steps`, the network `card` and how
-many ranks share it, and the file that rank 0 answers into.
+JOB is JSON: the process of the `bench`, the base, `ways`, `precision`, `accumulation`, `micro_batch`, `side`, `steps`,
+the network `card` and how many ranks share it, and the file that rank 0 answers into.
 """
 
 import copy
@@ -23,6 +23,7 @@ from refiner_ds.config.deepspeed import resolve
 from refiner_ds.config.training import Train
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.supervise.link import end_with
 from refiner_ds.train.engine import DTYPES, Engine, start_process_group
 from refiner_ds.train.meeting import leave_process_group
 from refiner_ds.verbs.bench_model import SEED
@@ -35,6 +36,7 @@ RATE = 1e-4
 def main() -> None:
     """Measures every way, and answers on rank 0."""
     job, world = json.loads(sys.argv[1]), world_from(os.environ)
+    end_with(job["bench"])
     device = start_process_group(world, timedelta(minutes=10))
     refiner = UnclipRefiner(job["base"], frozen_dtype=torch.float32)
     refiner.place(device, DTYPES[job["precision"]])

@@ -75,13 +75,11 @@ def test_an_explicit_json_value_stands_and_an_equal_flag_is_no_contradiction():
 
 
 def test_what_has_nothing_to_do_with_us_goes_through_and_nothing_is_changed_in_place():
-    config = {**OPEN, "zero_optimization": {"stage": 1, "reduce_bucket_size": 7}, "wall_clock_breakdown": True}
+    config = {**OPEN, "zero_optimization": {"stage": 1, "reduce_bucket_size": 7}, "dump_state": False}
     before = copy.deepcopy(config)
     resolved = resolve(config, flags(), 1)
     assert config == before
-    assert (
-        resolved.json["wall_clock_breakdown"] is True and resolved.json["zero_optimization"]["reduce_bucket_size"] == 7
-    )
+    assert resolved.json["dump_state"] is False and resolved.json["zero_optimization"]["reduce_bucket_size"] == 7
 
 
 @pytest.mark.parametrize(
@@ -237,6 +235,7 @@ def test_a_stage_that_trains_wrongly_or_saves_nothing_is_refused(stage):
             "cannot be loaded; remove",
         ),
         ({"checkpoint": {"writer": {"type": "fast"}}}, "checkpoint.writer", "fail to save or to load; remove it"),
+        ({"wall_clock_breakdown": True}, "wall_clock_breakdown", "set it to false, and see train/tflops"),
     ],
 )
 def test_what_is_known_to_go_wrong_is_refused_by_its_name(config, name, remedy):

@@ -13,7 +13,7 @@ from datetime import timedelta
 import torch
 from deepspeed.accelerator import get_accelerator
 
-from refiner_ds.train.engine import start_process_group
+from refiner_ds.train.engine import Engine, start_process_group
 from refiner_ds.world import world_from
 from tests.train.one_rank import new_engine
 
@@ -42,6 +42,11 @@ def _counted(name, collective, bytes_given):
     return counted
 
 
+def weights_of(engine: Engine) -> torch.Tensor:
+    """All of them in one vector, on the CPU."""
+    return torch.cat([weight.detach().float().flatten() for weight in engine.network.parameters()])
+
+
 def main() -> None:
     world = world_from(os.environ)
     get_accelerator().is_fp16_supported = lambda: True
@@ -53,6 +58,7 @@ def main() -> None:
     told = {}
     for name, case in json.loads(sys.argv[1]).items():
         engine = new_engine(case, device, None, world.size, gradient_accumulation_steps=ACCUMULATION)
+        start = weights_of(engine)
         norms, applied = [], []
         bytes_given.clear()
         waits.clear()
@@ -67,14 +73,15 @@ def main() -> None:
                 engine.step()
             norms.append(float(engine.gradient_norm))
             applied.append(engine.was_applied)
-        weights = torch.cat([weight.detach().float().flatten() for weight in engine.network.parameters()])
+        weights = weights_of(engine)
         told[name] = {
             "norms": norms,
             "applied": applied,
+            "start": start.tolist(),
             "weights": weights.tolist(),
             "bytes": dict(bytes_given),
             "waits": len(waits),
-            "count": len(weights),
+            "count": engine.num_trained,
         }
         engine.close()
     if world.is_main:

@@ -20,13 +20,19 @@ PRECISIONS = {
     "mixed": {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}},
     "fp16": {"fp16": {"enabled": True, "initial_scale_power": 4, "hysteresis": 1}},
 }
+CLOSE = {"fp32": 1e-5, "bf16": 0.08, "mixed": 0.08, "fp16": 0.03}
+"""Of the length of all updates, how far they may lie apart: one that is lost or made twice would be 0.3 of it."""
+CLOSE_NORMS = {"fp32": 1e-5, "bf16": 5e-3, "mixed": 5e-3, "fp16": 5e-3}
+BUCKET = 5000
+"""Weights of a reduce bucket, of which there are several."""
 CASES = {
-    f"{precision}-{stage}": {"json": {"zero_optimization": {"stage": stage}, **section}, "flags": {}}
+    f"{precision}-{stage}": {
+        "json": {"zero_optimization": {"stage": stage, "reduce_bucket_size": BUCKET}, **section},
+        "flags": {},
+    }
     for precision, section in PRECISIONS.items()
     for stage in (1, 2)
 }
-CLOSE = {"fp32": 1e-5, "bf16": 0.05, "mixed": 0.01, "fp16": 0.01}
-"""Of the length of all updates, how far they may lie apart."""
 
 
 def told_by(ranks: int) -> dict:
@@ -53,10 +59,10 @@ def told():
 def test_every_stage_and_number_of_ranks_makes_the_same_updates(told, precision):
     runs = [told[ranks][f"{precision}-{stage}"] for ranks in (1, 2) for stage in (1, 2)]
     reference, *others = [torch.tensor(run["weights"]) for run in runs]
+    way = (reference - torch.tensor(runs[0]["start"])).norm()
     for run, weights in zip(runs[1:], others, strict=True):
-        assert float((weights - reference).norm() / reference.norm()) < CLOSE[precision]
-        for norm, other in zip(run["norms"], runs[0]["norms"], strict=True):
-            assert norm == pytest.approx(other, rel=CLOSE[precision]) or not math.isfinite(norm)
+        assert float((weights - reference).norm() / way) < CLOSE[precision]
+        assert run["norms"] == pytest.approx(runs[0]["norms"], rel=CLOSE_NORMS[precision])
 
 
 @pytest.mark.parametrize("name", CASES)

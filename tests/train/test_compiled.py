@@ -112,7 +112,5 @@ def test_what_is_counted_or_validated_is_not_compiled():
 def test_a_host_without_a_compiler_is_told_before_anything_is_trained(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setitem(os.environ, "PATH", "/nowhere")
-    with pytest.raises(
-        UserError, match=r"^--compile takes a C\+\+ compiler and .* has no g\+\+ or clang\+\+, .*; install"
-    ):
+    with pytest.raises(UserError, match=r"^--compile takes a C\+\+ compiler and .* has no g\+\+, so .*; install it"):
         compile_network(Layers())

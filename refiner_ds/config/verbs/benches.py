@@ -150,7 +150,7 @@ class BenchCheckpoint:
 
 @dataclass(frozen=True)
 class BenchAll:
-    """Run the other benches one after the other with their defaults, and keep their pages and figures in a folder."""
+    """Run all benches but exchange one after the other with their defaults, and keep their pages and figures."""
 
     output: Path
     """Empty folder for NAME.md, NAME.json and NAME.log of each, and BENCHMARKS.md with all pages."""

@@ -120,9 +120,9 @@ def weights_of(base: str, folder: Path, part: str, variant: str | None, sketch: 
         with told(base, part), safe_open(path, "pt") as file:
             names = file.keys()
             found |= {name: file.get_tensor(name) for name in names}
-    wanted = {name: tensor.shape for name, tensor in sketch.state_dict().items()}
-    if {name: tensor.shape for name, tensor in found.items()} == wanted:
-        return found
+    wanted = sketch.state_dict()
+    if all(name in found and found[name].shape == tensor.shape for name, tensor in wanted.items()):
+        return {name: found[name] for name in wanted}
     return load_network(base, folder, part, variant).state_dict()
 
 
