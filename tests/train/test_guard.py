@@ -1,5 +1,6 @@
 """The guard: which updates are events, who is suspected, and what is said and kept."""
 
+import contextlib
 import json
 import math
 from types import SimpleNamespace
@@ -43,6 +44,7 @@ def _batch(values, first=40):
 def _guard(run, batches, allowed=0, count=0, adapts=False, lowest=False):
     """A guard of one rank; `batches` are the micro-batches of any step."""
     engine = SimpleNamespace(
+        eagerly=contextlib.nullcontext,
         device=CPU, dtype=torch.float32, scale_adapts=adapts, scale_was_lowest=lowest, loss_scale=4.0,
         gradient_norm=torch.tensor(math.inf),
     )  # fmt: skip
