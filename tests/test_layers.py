@@ -12,7 +12,7 @@ import refiner_ds
 PACKAGE = "refiner_ds"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("", "errors"),
-    ("chance", "world", "batch", "config", "folders", "versions"),
+    ("chance", "world", "batch", "config", "folders", "ports", "versions"),
     ("data", "refiners", "checkpoint", "tracking", "supervise"),
     ("train", "evaluate", "bench", "estimate"),
     ("doctor",),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 from refiner_ds.bench.cable import LOOPBACK, Host, loopback
 from refiner_ds.bench.process import RunFailed
+from refiner_ds.ports import free_port
 
 MODULE = "refiner_ds.verbs.bench_exchange_rank"
 ALONE, WHOLE, STAGE_2, COALESCED = "one rank", "ZeRO-1", "ZeRO-2", "ZeRO-2, coalesced"
@@ -66,7 +66,7 @@ def run_ranks(job: dict[str, Any], hosts: Sequence[Host], folder: Path) -> dict[
     """
     answer = folder / "answer.json"
     answer.unlink(missing_ok=True)
-    is_shared, port = hosts[0].card == LOOPBACK, _free_port()
+    is_shared, port = hosts[0].card == LOOPBACK, str(free_port())
     on_card = len(hosts) if is_shared else 1
     told = {**job, "bench": os.getpid(), "card": hosts[0].card, "ranks_of_card": on_card, "answer": str(answer)}
     said = [folder / f"said-{rank}.txt" for rank in range(len(hosts))]
@@ -115,9 +115,3 @@ def _first_failed(processes: Sequence[subprocess.Popen]) -> int | None:
         if time.monotonic() > deadline:
             raise RunFailed(f"took longer than {TIMEOUT} s")
         time.sleep(0.1)
-
-
-def _free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])

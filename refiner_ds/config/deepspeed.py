@@ -55,12 +55,21 @@ class Resolved:
 
     @property
     def adds_up_whole(self) -> bool:
-        """Whether gradients are kept whole and reduced once an update; else DeepSpeed handles each as it comes.
+        """As the function of this name says."""
+        return adds_up_whole(self.stage, self.num_ranks, self.accumulation_steps, self.offloads)
 
-        At stage 2 a rank has room for its own shard of them only, where there are several.
-        """
-        offloads = self.json["zero_optimization"].get("offload_optimizer", {}).get("device", "none") != "none"
-        return self.accumulation_steps > 1 and not offloads and (self.stage == 1 or self.num_ranks == 1)
+    @property
+    def offloads(self) -> bool:
+        """Whether the optimizer's state and step are on the CPU."""
+        return _offloads(self.json["zero_optimization"])
+
+
+def adds_up_whole(stage: int, ranks: int, accumulation: int, offloads: bool) -> bool:
+    """Whether gradients are kept whole and reduced once an update, by us; else DeepSpeed handles each as it comes.
+
+    At stage 2 a rank has room for its own shard of them only, where there are several.
+    """
+    return accumulation > 1 and not offloads and (stage == 1 or (stage == 2 and ranks == 1))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -114,7 +123,7 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
         if zero.get(name, AUTO) == AUTO:
             zero[name] = BUCKET_ELEMENTS
     precision = _precision(config, flags.mixed_precision)
-    if zero.get("offload_optimizer", {}).get("device", "none") != "none":
+    if _offloads(zero):
         _refuse_skipping_with_offload(precision, flags.max_nonfinite_steps)
     accumulated_in = _accumulated_in(config, precision)
     stage = zero.get("stage", 0)
@@ -135,6 +144,10 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
     config.setdefault("zero_force_ds_cpu_optimizer", False)
     require_no_autos(config)
     return Resolved(config, precision, stage, micro, accumulation, global_batch, optimizer, schedule, learning_rate)
+
+
+def _offloads(zero: dict[str, Any]) -> bool:
+    return (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
 
 
 def _refuse_skipping_with_offload(precision: Precision, max_nonfinite_steps: int) -> None:

@@ -18,6 +18,7 @@ from refiner_ds.doctor import facts
 from refiner_ds.doctor.doors import Doors, unreachable
 from refiner_ds.doctor.protocol import MARK
 from refiner_ds.errors import UserError
+from refiner_ds.ports import free_port
 from refiner_ds.versions import versions
 
 DOORS = Doors()
@@ -170,7 +171,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "base": facts.base,
     "disk": disk,
     "port_fault": facts.port_fault,
-    "free_port": facts.free_port,
+    "free_port": free_port,
     "put_marker": put_marker,
     "see_marker": see_marker,
     "take_marker": take_marker,

@@ -115,12 +115,6 @@ def port_fault(port: int) -> str | None:
     return None
 
 
-def free_port() -> int:
-    """A port of this host that nobody uses now."""
-    with socket.create_server(("", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def shards(location: str) -> dict[str, Any]:
     """The digest of the shards' index, once every shard has its size and the first and the last sample were read.
 

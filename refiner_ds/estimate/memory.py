@@ -9,6 +9,7 @@ place at stage 1 in bf16 with fp32 accumulation; where training adds gradients u
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from refiner_ds.config.deepspeed import adds_up_whole
 from refiner_ds.estimate.activations import MicroBatch
 from refiner_ds.estimate.disk import checkpoint_bytes
 from refiner_ds.estimate.parameters import Counts
@@ -60,9 +61,8 @@ class Setup:
 
     @property
     def adds_up_whole(self) -> bool:
-        """Gradients are kept whole and reduced once, as `Resolved.adds_up_whole` says."""
-        fits = self.stage == 1 or (self.stage == 2 and self.ranks == 1)
-        return fits and self.accumulation > 1 and not self.offloads
+        """Gradients are kept whole and reduced once, as training does."""
+        return adds_up_whole(self.stage, self.ranks, self.accumulation, self.offloads)
 
     @property
     def accumulates_apart(self) -> bool:

@@ -27,7 +27,7 @@ def setup_of(resolved: Resolved, ranks: int, has_average: bool) -> Setup:
         weight_bytes=4 if resolved.precision == "no" else 2,
         is_bf16=resolved.precision == "bf16",
         has_fp32_accumulation=resolved.accumulated_in == "no",
-        offloads=(zero.get("offload_optimizer") or {}).get("device", "none") != "none",
+        offloads=resolved.offloads,
         bucket=int(bucket),
         buckets=2 if zero.get("overlap_comm") else 1,
         accumulation=resolved.accumulation_steps,

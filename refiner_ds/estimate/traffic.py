@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from refiner_ds.config.deepspeed import adds_up_whole
+
 
 @dataclass(frozen=True)
 class Traffic:
@@ -34,5 +36,5 @@ def traffic(
     reductions = accumulation if stage >= 2 else 1
     gatherings = {0: 0, 1: 1, 2: 1, 3: 2 * accumulation}[stage]
     reduced, gathered = reductions * weight_bytes * weights, gatherings * weight_bytes * weights
-    passes = 1 if stage == 1 and accumulation > 1 and not offloads else 2
+    passes = 1 if adds_up_whole(stage, ranks, accumulation, offloads) else 2
     return Traffic(reduced, gathered, (passes * reduced + gathered) * (ranks - 1) // ranks)

@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import torch
 
 from refiner_ds.config.verbs.models import Quickstart
 from refiner_ds.errors import UserError
+from refiner_ds.ports import free_port
 from refiner_ds.tracking.journal import FINISHED
 
 DRAWING = ("--shapes", "416x112,160x120", "--baseline", "1.0", "--workers", "2")
@@ -84,7 +84,7 @@ def _training(base: Path, shards: Path, training: Path) -> list[str]:
     launcher: dict[str, object] = {
         # the launcher takes the GPUs that it may see by itself; given a number, it forgets which those are
         **({} if torch.cuda.is_available() else {"--num_gpus": 2}),
-        "--master_port": _free_port(),
+        "--master_port": free_port(),
         "--log_level": "error",
         "--module": "refiner_ds.train",
     }
@@ -120,12 +120,6 @@ def _configuration() -> str:
     """bf16, or fp32 on a CPU that would only emulate bf16, several times slower."""
     has_bf16 = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return "zero2_bf16.json" if has_bf16 else "zero2_fp32.json"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _say_where(out: Path, seconds: float) -> None:

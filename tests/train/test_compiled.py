@@ -1,13 +1,15 @@
 """A network that is compiled for training: whole, once a shape, the same losses, and as it is written for all else."""
 
 import os
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
 from refiner_ds.batch import Batch
-from refiner_ds.errors import UserError
 from refiner_ds.refiners.unclip.options import Adaptation, Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.train.compiled import compile_network, eagerly
@@ -81,6 +83,7 @@ def gradients_of(network: torch.nn.Module, rows: int) -> list[torch.Tensor]:
 def test_compiled_code_trains_as_what_is_written_and_its_names_stay():
     plain, network = Layers(), Layers()
     compile_network(network)
+    counters.clear()  # of what it has tried out
     for rows in (3, 3, 5, 3):
         for one, other in zip(gradients_of(plain, rows), gradients_of(network, rows), strict=True):
             assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
@@ -92,6 +95,7 @@ def test_compiled_code_trains_as_what_is_written_and_its_names_stay():
 def test_what_is_counted_or_validated_is_not_compiled():
     network = Layers()
     compile_network(network)
+    counters.clear()
     work, shape = Work(CPU, eagerly), (3, 4)
     for compiled in (0, 1, 1, 1):
         with work.forth(shape):
@@ -109,8 +113,21 @@ def test_what_is_counted_or_validated_is_not_compiled():
     assert graphs() == 1
 
 
-def test_a_host_without_a_compiler_is_told_before_anything_is_trained(monkeypatch):
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setitem(os.environ, "PATH", "/nowhere")
-    with pytest.raises(UserError, match=r"^--compile takes a C\+\+ compiler and .* has no g\+\+, so .*; install it"):
-        compile_network(Layers())
+TRIES = "import torch; from refiner_ds.train.compiled import compile_network; compile_network(torch.nn.Linear(1, 1))"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("says", "fault"),
+    [(None, "InvalidCxxCompiler"), ("main.cpp:1:10: fatal error: Python.h: No such file", "fatal error: Python.h")],
+    ids=["no compiler", "no headers"],
+)
+def test_a_host_that_cannot_compile_is_told_before_anything_is_trained(tmp_path, says, fault):
+    compiler = tmp_path / "g++"
+    if says:
+        compiler.write_text(f"#!/bin/sh\n[ $# -gt 1 ] || exec echo 'g++ (Debian) 12.2.0'\necho '{says}' >&2\nexit 1\n")
+        compiler.chmod(0o755)
+    given = {**os.environ, "CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", TRIES], env=given, capture_output=True, text=True, timeout=200)
+    told = done.stderr.strip().splitlines()[-1]
+    assert re.search(rf"UserError: --compile: .* can compile nothing \(.*{fault}.*\); install a C\+\+ compiler", told)

@@ -127,6 +127,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.timeout(1500)  # ten starts of two ranks, each with a limit of its own
 def test_one_run_survives_all_faults_one_after_another_and_its_losses_are_those_of_a_whole_one(flags, whole, tmp_path):
     folder = tmp_path / "run"
     flags = {**flags, "--output_dir": folder}
