@@ -21,7 +21,7 @@ from refiner_ds.estimate.setup import setup_of
 from refiner_ds.refiners.unclip.base import TINY, make_parts, save_base
 from refiner_ds.refiners.unclip.options import Adaptation
 from refiner_ds.refiners.unclip.outline import outline_of_base
-from tests.train.launch import REPO, free_port
+from tests.train.launch import REPO, ZERO2, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +59,7 @@ def trained(config: Path, jobs: list[dict[str, object]]) -> None:
 def planned(base: Path, config: Path, crop: int, ranks: int) -> tuple[Counts, Bill]:
     outline = outline_of_base(str(base), None, None, Adaptation())
     resolved = resolve(read_json(config), Train("", str(base), Path()), ranks)
-    batch = measure(outline, torch.bfloat16, crop, resolved.micro_batch_size, False)
+    batch = measure(outline, torch.float32, crop, resolved.micro_batch_size, False)
     setup = setup_of(resolved, ranks, has_average=True)
     return count(outline), bill(count(outline), setup, batch)
 
@@ -73,7 +73,7 @@ def test_two_ranks_take_the_memory_and_the_disk_that_plan_counts(tiny_base, tmp_
     for folder in (base, whole, low_rank):
         folder.mkdir()
     save_base(make_parts(MIDDLE, 0, base), base)
-    written = json.loads((REPO / "ds_configs" / "zero2_bf16.json").read_text())
+    written = json.loads(ZERO2.read_text())
     written |= {"train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 2}
     written["zero_optimization"]["reduce_bucket_size"] = 3_000_000  # so that it is filled: what is not has no pages
     config.write_text(json.dumps(written))

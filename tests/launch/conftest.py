@@ -7,7 +7,7 @@ import pytest
 
 from tests.launch import hosts as namespaces
 from tests.launch import slurm_cluster
-from tests.train.launch import REPO, losses, start, torchrun
+from tests.train.launch import ZERO2, losses, start, torchrun
 
 STEPS = 12
 
@@ -45,7 +45,7 @@ def flags(shards, tiny_base, tmp_path_factory):
     return {
         "--shards": shards,
         "--pretrained_model_name_or_path": tiny_base,
-        "--deepspeed_config": REPO / "ds_configs" / "zero2_bf16.json",
+        "--deepspeed_config": ZERO2,
         "--buckets": "1.0:64x64,1.5:96x64",
         "--gradient_accumulation_steps": 1,
         "--train_batch_size": 2,

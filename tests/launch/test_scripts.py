@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from refiner_ds.doctor.environment import SECRET
-from tests.train.launch import REPO, free_port, losses
+from tests.train.launch import REPO, ZERO2, free_port, losses
 
 LAUNCH = REPO / "launch"
 FAKE = """#!/bin/bash
@@ -210,7 +210,7 @@ def test_torchrun_sh_trains_two_ranks(shards, tiny_base, tmp_path):
         "--output_dir",
         tmp_path / "run",
     ]
-    flags += ["--deepspeed_config", REPO / "ds_configs" / "zero2_bf16.json", "--dataloader_num_workers", 1]
+    flags += ["--deepspeed_config", ZERO2, "--dataloader_num_workers", 1]
     flags += ["--tracking_uri", f"sqlite:///{tmp_path}/mlflow.db"]
     started = command("torchrun.sh", "--nproc_per_node", 2, "--master_port", free_port(), *flags)
     settings = {**os.environ, "PYTHON": sys.executable, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}

@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from tests.train.launch import REPO, deepspeed, torchrun
+from tests.train.launch import REPO, ZERO2, deepspeed, torchrun
 
 pytestmark = pytest.mark.slow
 PROMISED_SECONDS = 20
@@ -25,7 +25,7 @@ def job(request, shards, tiny_base, tmp_path):
         "--shards": shards,
         "--pretrained_model_name_or_path": tiny_base,
         "--output_dir": tmp_path / "run",
-        "--deepspeed_config": REPO / "ds_configs" / "zero2_bf16.json",
+        "--deepspeed_config": ZERO2,
         "--buckets": "1.0:64x64,1.5:96x64",
         "--gradient_accumulation_steps": 1,
         "--max_train_steps": 100_000,

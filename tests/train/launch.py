@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 REPO = Path(__file__).parents[2]
+ZERO2 = REPO / "ds_configs" / "zero2_fp32.json"
+"""Where precision is not the point: a CPU without AVX-512 takes ten times as long for a convolution in bf16."""
 TIMEOUT_SECONDS = 240
 
 

@@ -19,7 +19,7 @@ from refiner_ds.train import best_export
 from refiner_ds.train.best_export import BestExport, require_shared
 from refiner_ds.world import World
 from tests.checkpoints import weights_in
-from tests.train.launch import REPO, start, torchrun
+from tests.train.launch import ZERO2, start, torchrun
 
 
 class Run:
@@ -147,7 +147,7 @@ def test_a_run_leaves_its_best_validation_as_a_whole_refiner(shards, tiny_base, 
         "--shards": shards,
         "--pretrained_model_name_or_path": tiny_base,
         "--output_dir": tmp_path / "run",
-        "--deepspeed_config": REPO / "ds_configs" / "zero2_bf16.json",
+        "--deepspeed_config": ZERO2,
         "--buckets": "1.0:64x64,1.5:96x64",
         "--train_batch_size": 2,
         "--gradient_accumulation_steps": 1,

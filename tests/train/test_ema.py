@@ -69,8 +69,8 @@ def _run(flags, folder, config, steps, **others):
 
 @pytest.fixture(scope="module")
 def whole(flags, tmp_path_factory):
-    """Four steps of two ranks under ZeRO-2 in bf16."""
-    return _run(flags, tmp_path_factory.mktemp("average") / "run", "zero2_bf16.json", 4)
+    """Four steps of two ranks under ZeRO-2 in fp32."""
+    return _run(flags, tmp_path_factory.mktemp("average") / "run", "zero2_fp32.json", 4)
 
 
 def _expected(base, run, steps):
@@ -99,12 +99,12 @@ def test_under_zero_1_as_well(flags, tiny_base, tmp_path):
 
 @pytest.mark.slow
 def test_it_is_restored_and_an_average_does_not_touch_training(whole, flags, tmp_path):
-    run = _run(flags, tmp_path / "run", "zero2_bf16.json", 2)
-    _run(flags, run, "zero2_bf16.json", 4)
+    run = _run(flags, tmp_path / "run", "zero2_fp32.json", 2)
+    _run(flags, run, "zero2_fp32.json", 4)
     for name, expected in weights_in(whole / "checkpoint-4", AVERAGE).items():
         assert torch.equal(weights_in(run / "checkpoint-4", AVERAGE)[name], expected), name
     plain = {name: value for name, value in flags.items() if name != "--use_ema"}
-    without = _run(plain, tmp_path / "plain", "zero2_bf16.json", 4)
+    without = _run(plain, tmp_path / "plain", "zero2_fp32.json", 4)
     assert losses(without) == losses(run) == losses(whole)
     assert _validation(without) != _validation(whole)
     assert not SavedState(without / "checkpoint-4").has_average
@@ -145,7 +145,7 @@ def test_a_rank_that_fails_in_validation_ends_the_run_at_once_and_says_why(flags
         file.seek(member.offset)
         file.write(b"broken")
     own = {"--shards": damaged, "--output_dir": tmp_path / "run", "--max_train_steps": 1, "--timeout_minutes": 3}
-    config = REPO / "ds_configs" / "zero2_bf16.json"
+    config = REPO / "ds_configs" / "zero2_fp32.json"
     started = time.monotonic()
     done = start(torchrun(), {**flags, **own, "--deepspeed_config": config})
     assert done.returncode != 0 and f"{member.name} in " in done.stdout and "cannot be used" in done.stdout

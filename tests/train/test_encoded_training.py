@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from refiner_ds.cli import main
-from tests.train.launch import REPO, losses, start
+from tests.train.launch import ZERO2, losses, start
 
 pytestmark = pytest.mark.slow
 SQUARES = "1.0:64x64"
@@ -16,7 +16,7 @@ SQUARES = "1.0:64x64"
 def flags(tiny_base, tmp_path_factory):
     return {
         "--pretrained_model_name_or_path": tiny_base,
-        "--deepspeed_config": REPO / "ds_configs" / "zero2_bf16.json",
+        "--deepspeed_config": ZERO2,
         "--buckets": SQUARES,
         "--train_batch_size": 2,
         "--gradient_accumulation_steps": 2,

@@ -17,7 +17,7 @@ from refiner_ds.checkpoint.layout import complete_checkpoints
 from refiner_ds.errors import UserError
 from refiner_ds.folders import require_folder
 from refiner_ds.train.lock import Lock
-from tests.train.launch import REPO, TIMEOUT_SECONDS, launch, losses, start, torchrun
+from tests.train.launch import REPO, TIMEOUT_SECONDS, ZERO2, launch, losses, start, torchrun
 
 pytestmark = pytest.mark.slow
 STEPS = 18
@@ -30,7 +30,7 @@ def flags(shards, tiny_base, tmp_path_factory):
     return {
         "--shards": shards,
         "--pretrained_model_name_or_path": tiny_base,
-        "--deepspeed_config": REPO / "ds_configs" / "zero2_bf16.json",
+        "--deepspeed_config": ZERO2,
         "--buckets": "1.0:64x64,1.5:96x64",
         "--train_batch_size": 1,
         "--gradient_accumulation_steps": 2,

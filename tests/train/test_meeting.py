@@ -14,9 +14,7 @@ from refiner_ds.train.interface import interface_towards
 from refiner_ds.train.meeting import gpu_of, is_loss_of_peer
 from refiner_ds.world import World
 from tests.conftest import SQUARE, WIDE
-from tests.train.launch import REPO, free_port, srun
-
-ZERO2 = REPO / "ds_configs" / "zero2_bf16.json"
+from tests.train.launch import ZERO2, free_port, srun
 
 
 def test_a_rank_has_a_gpu_of_its_own(monkeypatch):

@@ -13,7 +13,7 @@ from refiner_ds.cli import main
 from refiner_ds.refiners.unclip.objective import draw_few
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
-from tests.train.launch import REPO, losses, start, torchrun
+from tests.train.launch import REPO, ZERO2, losses, start, torchrun
 
 pytestmark = pytest.mark.slow
 DROPOUT = 0.1428
@@ -49,7 +49,7 @@ def flags(shards, tiny_base, tmp_path_factory):
         "--validation_epochs": 0,
         "--dataloader_num_workers": 0,
         "--max_train_steps": SAMPLES // 4,
-        "--deepspeed_config": REPO / "ds_configs" / "zero2_bf16.json",
+        "--deepspeed_config": ZERO2,
         "--tracking_uri": f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db",
     }
 

@@ -10,7 +10,7 @@ from tests.data.store.s3_server import BUCKET, S3
 from tests.data.store.shard_files import kinds_in
 from tests.data.store.test_cache_processes import watched
 from tests.data.store.web_server import Web
-from tests.train.launch import REPO, losses, start, torchrun
+from tests.train.launch import ZERO2, losses, start, torchrun
 
 pytestmark = pytest.mark.slow
 STEPS = 12
@@ -47,7 +47,7 @@ def train(tiny_base, tmp_path_factory):
             "--shards": shards,
             "--pretrained_model_name_or_path": tiny_base,
             "--output_dir": folder,
-            "--deepspeed_config": REPO / "ds_configs" / "zero2_bf16.json",
+            "--deepspeed_config": ZERO2,
             "--buckets": "1.5:96x64",
             "--gradient_accumulation_steps": 1,
             "--train_batch_size": 2,
