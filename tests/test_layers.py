@@ -12,7 +12,8 @@ import refiner_ds
 PACKAGE = "refiner_ds"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("", "errors"),
-    ("chance", "world", "batch", "config", "folders", "ports", "versions"),
+    ("folders", "ports", "units"),
+    ("chance", "world", "batch", "config", "state", "versions"),
     ("data", "refiners", "checkpoint", "tracking", "supervise"),
     ("train", "evaluate", "bench", "estimate"),
     ("doctor",),
@@ -29,8 +30,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "train.__main__",
     ),
 )
-"""Ground, contracts, parts, action, what looks at hosts for it, wiring: the rooms of each. Rooms of a layer import each
-other only in wiring."""
+"""Ground, tools, contracts, parts, action, what looks at hosts for it, wiring: the rooms of each. Rooms of a layer
+import each other only in wiring."""
 WIRING = len(LAYERS) - 1
 DOORS = {"deepspeed": "refiner_ds.train.engine", "mlflow": "refiner_ds.tracking.ship"}
 BY_NAME = (

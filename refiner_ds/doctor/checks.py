@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from refiner_ds.doctor.hosts import Clock
-from refiner_ds.doctor.lines import ALL, Line, State, differences, from_sentence, size_text
+from refiner_ds.doctor.lines import ALL, Line, State, differences, from_sentence
+from refiner_ds.units import size_text
 from refiner_ds.versions import PACKAGES
 
 TRAINED_WITH = ("python", "refiner_ds", *PACKAGES)

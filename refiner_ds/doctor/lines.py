@@ -36,12 +36,3 @@ def differences(
     for host in others:
         if tell(said[host]) != tell(said[first]):
             yield Line(check, host, state, f"{tell(said[host])}, and {first} has {tell(said[first])}", remedy)
-
-
-def size_text(count: float) -> str:
-    """Bytes for people, in powers of 1000."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from refiner_ds.config.auto import AUTO, owned
-from refiner_ds.doctor.lines import ALL, Line, from_sentence, size_text
+from refiner_ds.doctor.lines import ALL, Line, from_sentence
 from refiner_ds.errors import UserError
+from refiner_ds.units import size_text
 
 FEW = 10
 """Room for fewer checkpoints than this, where all are kept, is worth a word."""

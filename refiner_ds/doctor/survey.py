@@ -8,9 +8,10 @@ from typing import Any
 from refiner_ds.doctor import checks, needs
 from refiner_ds.doctor.environment import check_environment
 from refiner_ds.doctor.hosts import HostFailure, Hosts, Refusal
-from refiner_ds.doctor.lines import ALL, Line, size_text
+from refiner_ds.doctor.lines import ALL, Line
 from refiner_ds.doctor.network import Reduced, all_reduce, hosts_without_folder, pair_faults
 from refiner_ds.estimate.disk import checkpoint_bytes
+from refiner_ds.units import size_text
 
 ASK_SECONDS, READ_SECONDS, MLFLOW_SECONDS = 120.0, 300.0, 120.0
 SLOW_BYTES_PER_S = 125e6

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+COMMAND = "refiner-ds train: "
+"""What begins a sentence of training on how it ended."""
 MISTAKE = 2
 """Exit code of what a person can mend, whose sentence has been said."""
 LOST_PEER = re.compile(r"[Cc]onnection (closed|reset)|Broken pipe|Timed out|timed out|connectFullMesh|NCCL|gloo")
@@ -41,6 +43,14 @@ class Ending:
         if not self.tail:
             return f"{said}."
         return "\n".join([f"{said} and ends with:", *(f"    {line}" for line in self.tail)])
+
+    def cause(self, num_ranks: int) -> str:
+        """The same in one line: of a rank that has said in a sentence why it ends that sentence alone."""
+        said = self.tail[-1].strip() if self.tail else ""
+        if self.code == MISTAKE and said.startswith(COMMAND):
+            return said.removeprefix(COMMAND)
+        how = f"rank {self.rank} of {num_ranks} on {self.host} {self.how}"
+        return f"{how}: {said}" if said else how
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for `from_json` on another host."""

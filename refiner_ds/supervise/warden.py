@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from refiner_ds.errors import PREEMPTED
+from refiner_ds.state import fail
 from refiner_ds.supervise.circle import Alone, Circle, Hub, Member
-from refiner_ds.supervise.ending import MISTAKE, Ending, exit_code_of, how_it_ended, is_abort_for_peer
+from refiner_ds.supervise.ending import COMMAND, MISTAKE, Ending, exit_code_of, how_it_ended, is_abort_for_peer
 from refiner_ds.supervise.launcher import first_gone, launchers
 from refiner_ds.supervise.link import HUB, LINK
 from refiner_ds.supervise.log import RankLog, log_name, tail_of
@@ -120,10 +121,13 @@ class Warden:
         sentence = ending.sentence(self._world.size)
         self._log.note(sentence)
         is_own = ending.rank == self._world.rank
+        code = ending.code if is_own or ending.code == MISTAKE else 1
+        if self._log.path and self._world.is_main and not (is_own and self._has_told):
+            fail(self._log.path.parent.parent, ending.cause(self._world.size), code)
         if ending.code != MISTAKE and (not self._has_told if is_own else self._tells_of(ending)):
             with contextlib.suppress(OSError):
-                print(f"refiner-ds train: {sentence}", file=sys.stderr, flush=True)
-        return ending.code if is_own or ending.code == MISTAKE else 1
+                print(f"{COMMAND}{sentence}", file=sys.stderr, flush=True)
+        return code
 
     def _tells_of(self, ending: Ending) -> bool:
         """Whether it is this warden that tells the end of another rank on the console."""

@@ -5,12 +5,13 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 FILE_NAME = "metrics.jsonl"
 SETTINGS = "run.json"
-FINISHED = "finished.json"
 PICTURE = "picture"
 """Key of a line that stands for a picture: its path within the run's folder."""
 
@@ -54,15 +55,31 @@ class Journal:
                 self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
 
+@dataclass(frozen=True)
+class Line:
+    """Metrics by name that were told after `step` completed optimizer steps, at `at` seconds since 1970."""
+
+    step: int
+    at: float
+    values: dict[str, float]
+
+
+def read_lines(folder: Path) -> Iterator[Line]:
+    """The lines of a run that hold metrics, as they were written."""
+    path = folder / FILE_NAME
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        entry = read_line(line)
+        if entry and PICTURE not in entry:
+            step, at = entry.pop("step"), entry.pop("time")
+            yield Line(step, at, {name: float(value) for name, value in entry.items()})
+
+
 def read_metrics(folder: Path) -> dict[str, dict[int, float]]:
     """Every metric of a run by name and step; where a resumed run came by a step again, the later figure stands."""
     found: dict[str, dict[int, float]] = {}
-    path = folder / FILE_NAME
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        entry = read_line(line) or {}
-        for name, value in entry.items():
-            if name not in ("step", "time", PICTURE):
-                found.setdefault(name, {})[entry["step"]] = float(value)
+    for line in read_lines(folder):
+        for name, value in line.values.items():
+            found.setdefault(name, {})[line.step] = value
     return found
 
 

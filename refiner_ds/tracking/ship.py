@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,10 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from refiner_ds.tracking.journal import FILE_NAME, FINISHED, PICTURE, SETTINGS, read_line
+from refiner_ds.state import FINISHED
+from refiner_ds.tracking.journal import FILE_NAME, PICTURE, SETTINGS, read_line
+from refiner_ds.tracking.shipped import Shipped, read_shipped
 
-STATE = "tracking.json"
 LOCK = ".tracking.lock"
 LINES_AT_ONCE = 100
 METRICS_AT_ONCE = 1000
@@ -34,21 +34,6 @@ METRICS_AT_ONCE = 1000
 LONGEST_PAUSE_SECONDS = 15.0
 PATIENCE_SECONDS = 600.0
 """How long after training has ended an unreachable server is still tried."""
-
-
-@dataclass
-class Shipped:
-    """What the server at `uri` has: the run, and how many bytes of the journal."""
-
-    run_id: str
-    uri: str
-    offset: int = 0
-
-
-def read_state(folder: Path) -> Shipped | None:
-    """What a run's server has, if it ever had anything."""
-    path = folder / STATE
-    return Shipped(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 class Shipper:
@@ -63,7 +48,7 @@ class Shipper:
 
     def open_run(self) -> None:
         """Finds the job's run again, or creates it with its parameters: one run per job, however often it resumes."""
-        known = read_state(self._folder)
+        known = read_shipped(self._folder)
         if known and known.uri == self._uri:
             self._client.update_run(known.run_id, status="RUNNING")
             self._shipped = known
@@ -71,7 +56,7 @@ class Shipper:
         found = self._client.get_experiment_by_name(self._experiment)
         experiment = found.experiment_id if found else self._client.create_experiment(self._experiment)
         shipped = Shipped(self._client.create_run(experiment, run_name=self._folder.name).info.run_id, self._uri)
-        self._note(shipped)  # before anything else can fail, so that another attempt takes the same run
+        shipped.note(self._folder)  # before anything else can fail, so that another attempt takes the same run
         self._shipped = shipped
 
     def ship_settings(self) -> None:
@@ -105,7 +90,7 @@ class Shipper:
             if PICTURE in entry:
                 self._picture(self._shipped.run_id, entry)
         self._shipped.offset += sum(map(len, lines))
-        self._note(self._shipped)
+        self._shipped.note(self._folder)
         return False
 
     def close_run(self, status: str) -> None:
@@ -124,11 +109,6 @@ class Shipper:
             key = f"validation_{path.stem}"
             with Image.open(path) as picture:
                 self._client.log_image(run_id, picture.convert("RGB"), key=key, step=entry["step"])
-
-    def _note(self, shipped: Shipped) -> None:
-        scratch = self._folder / f".{STATE}"
-        scratch.write_text(json.dumps(asdict(shipped)), encoding="utf-8")
-        scratch.replace(self._folder / STATE)
 
 
 def _metrics(entry: dict[str, Any]) -> list[Metric]:
@@ -197,7 +177,7 @@ def main() -> int:
     parser.add_argument("--experiment", default="refiner_ds", help="MLflow experiment of the run")
     parser.add_argument("--trainer", type=int, help="process to follow until it ends; without it, ship what is there")
     options = parser.parse_args()
-    known = read_state(options.output_dir)
+    known = read_shipped(options.output_dir)
     # a resumed run goes on where it was tracked, from whatever folder it is started
     uri = os.environ.get("MLFLOW_TRACKING_URI") or (known.uri if known else f"sqlite:///{Path.cwd()}/mlflow.db")
     with (options.output_dir / LOCK).open("w") as lock:

@@ -7,13 +7,12 @@ from typing import Any
 from refiner_ds.checkpoint.layout import Checkpoint, complete_checkpoints, read
 from refiner_ds.config.optimizer import EIGHT_BIT
 from refiner_ds.errors import UserError
-from refiner_ds.folders import file_made_whole
+from refiner_ds.state import STATE
 from refiner_ds.supervise.log import LOGS
-from refiner_ds.tracking.journal import FINISHED, SETTINGS
+from refiner_ds.tracking.journal import SETTINGS
 from refiner_ds.train.lock import LOCK
 
 LATEST = "latest"
-PREEMPTED_MARK = "preempted.json"
 DIGEST = "shards_digest"
 BEFORE = {
     "revision": None, "variant": None,
@@ -38,8 +37,8 @@ def require_own(folder: Path, identity: dict[str, Any], takes_other_shards: bool
     Raises:
         UserError: names the first setting that differs.
     """
-    # a run that died before it wrote anything has left its lock, and other ranks may have begun their logs
-    if not folder.exists() or (folder.is_dir() and all(path.name in (LOCK, LOGS) for path in folder.iterdir())):
+    # a run that died before it wrote anything has left these
+    if not folder.exists() or (folder.is_dir() and all(path.name in (LOCK, LOGS, STATE) for path in folder.iterdir())):
         return
     try:
         held = dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["identity"])
@@ -107,26 +106,18 @@ def _require_fit(checkpoint: Checkpoint, cut: dict[str, Any]) -> None:
             )
 
 
+def best_metric(folder: Path) -> str:
+    """The metric by which a run tells the best, as it was last started."""
+    try:
+        flags = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["train"]
+    except (OSError, ValueError, KeyError, TypeError):
+        flags = {}
+    return f"val/{flags.get('best_metric', 'psnr')}"
+
+
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Writes the resolved settings beside the run and takes away the marker of an earlier end."""
+    """Writes the resolved settings beside the run."""
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f".{SETTINGS}"
     scratch.write_text(json.dumps(settings, indent=1, default=str) + "\n", encoding="utf-8")
     scratch.replace(folder / SETTINGS)
-    for marker in (FINISHED, PREEMPTED_MARK):
-        (folder / marker).unlink(missing_ok=True)
-
-
-def write_finished(folder: Path, step: int) -> None:
-    """The marker of a run that came to its end; launchers can exit with 0 after a crash, so this is what counts."""
-    _write_mark(folder / FINISHED, {"step": step})
-
-
-def write_preempted(folder: Path, step: int, cause: str) -> None:
-    """The marker of a run that was asked to stop and has saved: the same command continues it."""
-    _write_mark(folder / PREEMPTED_MARK, {"step": step, "cause": cause})
-
-
-def _write_mark(path: Path, content: dict[str, Any]) -> None:
-    with file_made_whole(path) as scratch:
-        scratch.write_text(json.dumps(content) + "\n", encoding="utf-8")

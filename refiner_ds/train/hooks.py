@@ -16,6 +16,7 @@ from refiner_ds.errors import UserError
 from refiner_ds.evaluate.validation import validate
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.state import StateFile
 from refiner_ds.tracking.journal import Journal, read_metrics
 from refiner_ds.train.about import settings_of
 from refiner_ds.train.best_export import SECONDS, BestExport
@@ -48,9 +49,10 @@ class RunHooks:
         stopping: Stopping,
         console: Console,
         journal: Journal | None,
+        state: StateFile,
     ) -> None:
         self._plan, self._refiner, self._engine, self._sampling = plan, refiner, engine, sampling
-        self._side, self._stopping, self._console, self._journal = side, stopping, console, journal
+        self._side, self._stopping, self._console, self._journal, self._state = side, stopping, console, journal, state
         flags = plan.flags
         self._held_out = Samples.of(plan.shards, "val", plan.samples.buckets, flags.seed)
         self._metric = f"val/{flags.best_metric}"
@@ -96,6 +98,8 @@ class RunHooks:
         """Shows the figures of a step, and keeps them."""
         self._console.step(step, metrics, slowest)
         self._note(step, metrics)
+        if self._journal:
+            self._state.reach(step)
 
     def replaced(self, new: list[str], count: int) -> None:
         """Tells of broken samples.

@@ -20,6 +20,7 @@ from refiner_ds.folders import require_folder
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.state import StateFile
 from refiner_ds.supervise.ending import MISTAKE
 from refiner_ds.supervise.link import Link
 from refiner_ds.tracking.journal import Journal
@@ -28,7 +29,7 @@ from refiner_ds.train.about import say_header, settings_of
 from refiner_ds.train.best_export import require_shared
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine, allow_tf32, start_process_group
-from refiner_ds.train.folder import write_finished, write_preempted, write_settings
+from refiner_ds.train.folder import write_settings
 from refiner_ds.train.hooks import RunHooks
 from refiner_ds.train.lock import Lock
 from refiner_ds.train.loop import train
@@ -58,10 +59,11 @@ def run(flags: Train) -> int:
             that cannot be read.
         Failure: the ranks could not meet.
     """
-    world, link = world_from(os.environ), Link()
+    world, link, state = world_from(os.environ), Link(), StateFile(flags.output_dir)
     try:
-        return _run(flags, world, link)
+        return _run(flags, world, link, state)
     except UserError as error:
+        state.fail(str(error), MISTAKE)
         # all are told alike, so none waits for another; gloo's threads would abort if they saw the interpreter end
         leave_process_group()
         link.has_told()
@@ -74,10 +76,12 @@ def run(flags: Train) -> int:
                 raise SystemExit(MISTAKE) from error  # told once on each node
             raise
         raise UserError(f"rank {world.rank} on {platform.node()}: {error}") from error
-    except Failure:
+    except Failure as error:
+        state.fail(str(error), 1)
         link.has_told()
         raise
     except BaseException as error:
+        state.fail(f"{type(error).__name__}: {error}", 1)
         if is_loss_of_peer(error):
             link.lost_peer()
         raise
@@ -86,7 +90,7 @@ def run(flags: Train) -> int:
             leave_process_group()
 
 
-def _run(flags: Train, world: World, link: Link) -> int:
+def _run(flags: Train, world: World, link: Link, state: StateFile) -> int:
     plan, mistake = plan_or_mistake(flags, world)
     timeout = timedelta(minutes=flags.timeout_minutes) if plan else MISTAKE_LIMIT
     device = start_process_group(world, timeout, mistake)
@@ -96,6 +100,8 @@ def _run(flags: Train, world: World, link: Link) -> int:
     side = SideChannel(timeout)
     require_folder(flags.output_dir)
     lock = Lock(flags.output_dir, note) if world.is_main else None
+    if lock:
+        state.begin(plan.times.last)
     link.keep_log(flags.output_dir)
     place = find_place(flags.output_dir, world, side.gathered)
     if flags.export_best:
@@ -111,7 +117,7 @@ def _run(flags: Train, world: World, link: Link) -> int:
     require_encoding(plan, refiner)
     if not encodes:
         refiner.leave_out_encoders()
-    code = _train(plan, refiner, sampling, device, side, place, stopping, lock)
+    code = _train(plan, refiner, sampling, device, side, place, stopping, lock, state)
     if world.size > 1:
         leave_process_group()
     return code
@@ -126,6 +132,7 @@ def _train(
     place: Place,
     stopping: Stopping,
     lock: Lock | None,
+    state: StateFile,
 ) -> int:
     """All that a run does once its ranks have met and its folder is its own; returns the exit code."""
     flags, world = plan.flags, plan.world
@@ -141,13 +148,14 @@ def _train(
     journal, shipper = None, None
     if world.is_main:
         write_settings(flags.output_dir, settings_of(plan))
+        state.reach(plan.times.first, is_first=True)
         journal = Journal(flags.output_dir)
         shipper = start_shipper(flags.output_dir, flags.tracking_uri, flags.experiment)
     say_header(console, plan, device, engine.num_trained)
     if plan.checkpoint:
         for change in changes(plan.checkpoint.commit["settings"], settings_of(plan)):
             console.say(f"note: {change}")
-    hooks = RunHooks(plan, refiner, engine, sampling, side, place, stopping, console, journal)
+    hooks = RunHooks(plan, refiner, engine, sampling, side, place, stopping, console, journal, state)
     _plan_reading(plan)
     stream = Stream(
         plan.samples,
@@ -176,7 +184,7 @@ def _train(
     plan.shards.close()
     is_finished = done == plan.times.last or plan.times.first >= plan.times.last
     if world.is_main:
-        _say_end(plan, done, is_finished, stopping.cause, console)
+        _say_end(plan, done, is_finished, stopping.cause, console, state)
     if journal and (lost := journal.close()):
         console.say(f"warning: the disk of {flags.output_dir} had no room for the last {lost} lines of metrics.jsonl")
     side.close()
@@ -188,16 +196,16 @@ def _train(
     return 0 if is_finished else PREEMPTED
 
 
-def _say_end(plan: Plan, done: int, is_finished: bool, cause: str, console: Console) -> None:
+def _say_end(plan: Plan, done: int, is_finished: bool, cause: str, console: Console, state: StateFile) -> None:
     """Leaves the marker of the end, and says where things are."""
     folder = plan.flags.output_dir
     last = folder / name_of(max(plan.times.first, done))
     if is_finished:
-        write_finished(folder, plan.times.last)
+        state.finish(plan.times.last)
         console.say(f"finished: {last}, figures in {folder}/metrics.jsonl")
     else:
         cause = cause or "another rank"
-        write_preempted(folder, done, cause)
+        state.preempt(done, cause)
         console.say(f"stopped by {cause} after step {done}: {last} is complete, and the same command continues")
 
 

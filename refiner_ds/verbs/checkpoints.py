@@ -1,7 +1,5 @@
 """`refiner-ds checkpoints`: what lies in a run's output folder, and which of it can be continued and exported."""
 
-import json
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +14,11 @@ from refiner_ds.checkpoint.layout import damage
 from refiner_ds.checkpoint.listing import NAME, Entry, entries
 from refiner_ds.checkpoint.retention import best_of
 from refiner_ds.config.verbs.models import Checkpoints
-from refiner_ds.doctor.lines import size_text
 from refiner_ds.errors import UserError
-from refiner_ds.folders import require_folder
 from refiner_ds.tracking.journal import SETTINGS, read_metrics
 from refiner_ds.train.lock import is_held
+from refiner_ds.units import size_text, time_text
+from refiner_ds.verbs.answer import answer, require_answerable
 from refiner_ds.verbs.progress import progress_bar
 
 METRICS = ("val/psnr", "val/ssim")
@@ -55,19 +53,11 @@ class Listed:
 
 def run(options: Checkpoints) -> int:
     """0; with --verify 1 where anything that has a checkpoint's name is not what was written."""
-    if options.json and str(options.json) != "-":
-        require_folder(options.json.parent)
+    require_answerable(options.json)
     is_running = is_held(options.run)
     found = listed(options.run, options.verify)
     content = {"run": str(options.run), "is_running": is_running, "checkpoints": [*map(_as_json, found)]}
-    told = json.dumps(content, indent=1)
-    if str(options.json) == "-":
-        print(told)
-    else:
-        print(_as_table(found, is_running) if found else f"{options.run} has no checkpoint yet")
-    if options.json and str(options.json) != "-":
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(told + "\n", encoding="utf-8")
+    answer(_as_table(found, is_running) if found else f"{options.run} has no checkpoint yet", content, options.json)
     return int(options.verify and any(each.is_faulty for each in found))
 
 
@@ -149,8 +139,7 @@ def _as_json(each: Listed) -> dict[str, Any]:
         "is_newest": "newest" in each.marks,
         "is_best": "best" in each.marks,
         "fault": each.damage or entry.fault,
-        # inf and nan as words, as in the journal, since JSON lacks them
-        **{name: value if math.isfinite(value) else str(value) for name, value in each.metrics.items()},
+        **each.metrics,
         **{name: entry.commit[name] for name in FACTS if name in entry.commit},
     }
 
@@ -176,7 +165,7 @@ def _row(each: Listed, is_running: bool, now: float) -> Iterator[str]:
     entry, commit = each.entry, each.entry.commit
     yield str(entry.step)
     yield size_text(entry.nbytes)
-    yield _age_text(now - entry.written)
+    yield time_text(now - entry.written)
     yield f"{commit['images_seen']:,}" if "images_seen" in commit else NOTHING
     for name, digits in zip(METRICS, (2, 4), strict=True):
         yield f"{each.metrics[name]:.{digits}f}" if name in each.metrics else NOTHING
@@ -203,10 +192,3 @@ def _state_text(each: Listed, is_running: bool) -> str:
     if entry.checkpoint:
         return "complete but for its name; the next start gives it"
     return "half written; the next start deletes it"
-
-
-def _age_text(seconds: float) -> str:
-    for unit, length, next_length in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
-        if seconds < next_length:
-            return f"{max(0.0, seconds) / length:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} days"

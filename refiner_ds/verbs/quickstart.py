@@ -15,7 +15,7 @@ import torch
 from refiner_ds.config.verbs.models import Quickstart
 from refiner_ds.errors import UserError
 from refiner_ds.ports import free_port
-from refiner_ds.tracking.journal import FINISHED
+from refiner_ds.state import FINISHED
 
 DRAWING = ("--shapes", "416x112,160x120", "--baseline", "1.0", "--workers", "2")
 """The camera steps a metre aside, on its way to another lane."""

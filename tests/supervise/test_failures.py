@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 
+from refiner_ds.state import read_state
 from tests.train.launch import REPO, ZERO2, deepspeed, torchrun
 
 pytestmark = pytest.mark.slow
@@ -95,6 +96,9 @@ def test_a_killed_rank_ends_the_job_with_its_name_and_its_log(job, victim):
     how = "was killed by SIGKILL" if victim == "rank" else "is gone without a word"
     assert f"rank 1 of 2 on {platform.node()} {how}" in output, output[-3000:]
     assert f"its log is {log}" in output
+    state = read_state(folder)
+    assert (state.state, state.exit_code) == ("failed", 1)
+    assert state.cause.startswith(f"rank 1 of 2 on {platform.node()} {how}")
     if victim == "rank":
         assert how in log.read_text()
     else:

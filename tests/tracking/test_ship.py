@@ -13,7 +13,8 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from refiner_ds.tracking.journal import FINISHED, SETTINGS, Journal, read_metrics
+from refiner_ds.state import FINISHED
+from refiner_ds.tracking.journal import SETTINGS, Journal, read_metrics
 
 
 @pytest.fixture

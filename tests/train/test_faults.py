@@ -16,6 +16,7 @@ import pytest
 from refiner_ds.checkpoint.layout import complete_checkpoints
 from refiner_ds.errors import UserError
 from refiner_ds.folders import require_folder
+from refiner_ds.state import read_state
 from refiner_ds.train.lock import Lock
 from tests.train.launch import REPO, TIMEOUT_SECONDS, ZERO2, launch, losses, start, torchrun
 
@@ -139,6 +140,8 @@ def test_one_run_survives_all_faults_one_after_another_and_its_losses_are_those_
         found = complete_checkpoints(folder)
         if fault.signal[0]:
             mark = json.loads((folder / "preempted.json").read_text())
+            state = read_state(folder)
+            assert (state.state, state.step, state.cause) == ("preempted", mark["step"], mark["cause"])
             assert found[-1].step == mark["step"] >= fault.signal[2] and mark["cause"] in (
                 "SIGTERM",
                 "SIGUSR1",
@@ -148,6 +151,7 @@ def test_one_run_survives_all_faults_one_after_another_and_its_losses_are_those_
             assert f"after step {mark['step']}: {found[-1].path} is complete" in output, output[-3000:]
         else:
             assert found[-1].step == fault.newest, f"{fault.what}: {output[-3000:]}"
+            assert "was killed by SIGKILL" in read_state(folder).cause
         assert len(found) >= min(2, found[-1].step // 2), f"{fault.what}: a complete checkpoint is gone"
         fault.damage(found[-1].path)
         expected = fault.says

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from refiner_ds.errors import UserError
-from refiner_ds.train.folder import candidates, require_own, write_finished, write_preempted, write_settings
+from refiner_ds.train.folder import best_metric, candidates, require_own, write_settings
 from refiner_ds.train.lock import Lock
 from tests.checkpoint.made import save
 
@@ -158,18 +158,13 @@ def test_two_jobs_cannot_hold_one_folder_and_a_dead_one_holds_none(tmp_path):
     first.wait()
 
 
-def test_the_settings_lie_beside_the_run_and_the_marker_only_at_its_end(tmp_path):
+def test_the_settings_lie_beside_the_run(tmp_path):
     folder = tmp_path / "deep" / "run"
-    write_settings(folder, {"identity": IDENTITY, "train": {"output_dir": Path("runs/a")}})
+    write_settings(folder, {"identity": IDENTITY, "train": {"output_dir": Path("runs/a"), "best_metric": "ssim"}})
     settings = json.loads((folder / "run.json").read_text())
-    assert settings == {"identity": IDENTITY, "train": {"output_dir": "runs/a"}}
-    write_finished(folder, 40)
-    assert json.loads((folder / "finished.json").read_text()) == {"step": 40}
-    write_settings(folder, settings)
-    write_preempted(folder, 7, "SIGTERM")
-    assert json.loads((folder / "preempted.json").read_text()) == {"step": 7, "cause": "SIGTERM"}
-    write_settings(folder, settings)
-    assert sorted(path.name for path in folder.iterdir()) == ["run.json"]
+    assert settings == {"identity": IDENTITY, "train": {"output_dir": "runs/a", "best_metric": "ssim"}}
+    assert best_metric(folder) == "val/ssim" and best_metric(tmp_path) == "val/psnr"
+    assert [path.name for path in folder.iterdir()] == ["run.json"]
 
 
 def test_a_run_that_died_before_it_wrote_anything_can_be_started_again(tmp_path):

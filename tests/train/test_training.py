@@ -12,6 +12,7 @@ from PIL import Image
 from refiner_ds.cli import main
 from refiner_ds.data.index import read_index
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.state import read_state
 from refiner_ds.tracking.journal import read_metrics
 from tests.checkpoints import weights_in
 from tests.train.launch import REPO, ZERO2, accelerate, deepspeed, free_port, kill_once, losses, srun, start, torchrun
@@ -59,6 +60,8 @@ def test_a_run_says_what_it_does_and_learns(whole):
     folder, output = whole
     assert "2 x CPU, ZeRO-2, precision no: global batch 8 = 2 x 2 accumulated x 2 ranks" in output
     assert json.loads((folder / "finished.json").read_text()) == {"step": 8}
+    state = read_state(folder)
+    assert (state.state, state.step, state.steps, state.exit_code) == ("finished", 8, 8, 0)
     found = losses(folder)
     assert sorted(found) == list(range(1, 9))
     assert np.mean([found[7], found[8]]) < np.mean([found[1], found[2]]) - 0.05

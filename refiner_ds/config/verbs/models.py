@@ -38,6 +38,16 @@ class Checkpoints:
 
 
 @dataclass(frozen=True)
+class Status:
+    """Tell how a run is doing from its output folder: state, step, time left, losses, validation, checkpoints."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Output folder of a training run."""
+    json: Path | None = None
+    """File for all of it, times in seconds; - prints it instead of the lines."""
+
+
+@dataclass(frozen=True)
 class Export:
     """Write a checkpoint as a diffusers pipeline in safetensors, or its low-rank updates alone; needs no GPU."""
 
