@@ -13,6 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["refiner_ds", "refiner_ds.*"]),
+    package_data={"refiner_ds.evaluate": ["page/*"]},
     # lower bounds are the oldest versions that the quick tests were run with; all of them exist for Python 3.10
     install_requires=[
         "torch>=2.13",

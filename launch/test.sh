@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests: sets itself up in .venv with the development tools, then lint, types and pytest, the quick tests on all
 # cores and then the slow ones one by one. With arguments it runs one pytest with these, e.g. `bash launch/test.sh -m "not
-# slow"`. The tests of two hosts and of Slurm need root and Debian's packages; it says which of them will be skipped, and
-# where CI is set, as continuous integration does, installs what is missing.
+# slow"`. The tests of two hosts and of Slurm need root and Debian's packages, those of the report Chromium; it says which
+# of them will be skipped, and where CI is set, as continuous integration does, installs what is missing.
 set -euo pipefail
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/common.sh
@@ -10,6 +10,7 @@ source "$REPO/launch/common.sh"
 cd "$REPO"
 TWO_HOSTS="ip:iproute2 sshd:openssh-server pdsh:pdsh"
 SLURM="slurmctld:slurm-wlm slurmd:slurm-wlm munged:munge"
+BROWSER="chromium:chromium"
 
 # Prints the missing ones of `program:package` ($2...): programs or packages, as $1 says.
 missing() {
@@ -32,9 +33,10 @@ tell_skipped() {
 # shellcheck disable=SC2086  # lists of words
 prepare_tools() {
     local packages
-    packages=$(missing packages $TWO_HOSTS $SLURM)
+    packages=$(missing packages $TWO_HOSTS $SLURM $BROWSER)
     if [ "$(id -u)" -ne 0 ]; then
         echo "SKIPPED: the tests of two hosts and of Slurm, which make both on this machine, for lack of root"
+        tell_skipped "the report in a browser" $BROWSER
         return
     fi
     if [ -n "${CI:-}" ] && [ -n "$packages" ]; then
@@ -44,6 +46,7 @@ prepare_tools() {
     fi
     tell_skipped "two hosts" $TWO_HOSTS
     tell_skipped Slurm $SLURM
+    tell_skipped "the report in a browser" $BROWSER
 }
 
 ensure_environment '[dev]'

@@ -1,39 +1,73 @@
 """Repairing held-out samples and comparing: what validation during training and the verb `evaluate` share."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from refiner_ds.batch import Batch
 from refiner_ds.chance import key_of
 from refiner_ds.evaluate.metrics import compare
+from refiner_ds.evaluate.perceptual import Perceptual
+from refiner_ds.evaluate.regions import compare_regions
 from refiner_ds.refiners.protocol import Refiner, Sampling
 
-METRICS = ("psnr", "ssim")
+
+@dataclass(frozen=True)
+class Judged:
+    """Figures of one held-out sample.
+
+    Attributes:
+        position: among the held-out samples, which decides its noise.
+        scene: what its neighbours share; empty where unknown.
+        render, repaired: metrics of the two pictures against gt, by name; all samples have the same.
+        regions: as `compare_regions` gives them.
+    """
+
+    position: int
+    key: str
+    render: dict[str, float]
+    repaired: dict[str, float]
+    regions: dict[str, float] = field(default_factory=dict)
+    scene: str = ""
+
+    @property
+    def gain(self) -> float:
+        """PSNR of the repaired picture over that of the render, in dB."""
+        return self.repaired["psnr"] - self.render["psnr"]
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """One held-out sample: its pictures, each (1, 3, H, W) uint8 on the CPU, and the metrics of render and repaired."""
+    """One held-out sample with its pictures, each (1, 3, H, W) uint8 on the CPU."""
 
     batch: Batch
     picture: Tensor
-    render_metrics: dict[str, float]
-    repaired_metrics: dict[str, float]
+    judged: Judged
 
 
-def repair_all(refiner: Refiner, samples: Iterable[Batch], sampling: Sampling, seed: int) -> Iterator[Repaired]:
-    """Repairs batches of one sample each; noise depends on seed and position alone, so figures compare across steps."""
+def repair_all(
+    refiner: Refiner,
+    samples: Iterable[Batch],
+    sampling: Sampling,
+    seed: int,
+    perceptual: Sequence[Perceptual] = (),
+    scenes: Sequence[str] = (),
+) -> Iterator[Repaired]:
+    """Repairs batches of one sample each; noise depends on seed and position alone, so figures compare across steps.
+
+    Args:
+        perceptual: metrics beside PSNR and SSIM.
+        scenes: by position; none are known where there are none.
+    """
     for batch in samples:
-        own_seed = key_of(seed, "evaluate", batch.positions[0])
+        (position,), (key,) = batch.positions, batch.keys
+        own_seed = key_of(seed, "evaluate", position)
         picture = refiner.repair(batch.render, batch.cond[:, None], [own_seed], sampling).cpu()
-        yield Repaired(batch, picture, compare(batch.render, batch.gt), compare(picture, batch.gt))
-
-
-def means(samples: list[Repaired]) -> dict[str, dict[str, float]]:
-    """Mean of each metric, of the renders and of the repaired pictures."""
-    return {
-        "render": {name: sum(s.render_metrics[name] for s in samples) / len(samples) for name in METRICS},
-        "repaired": {name: sum(s.repaired_metrics[name] for s in samples) / len(samples) for name in METRICS},
-    }
+        render, repaired = (
+            {**compare(each, batch.gt), **{metric.name: metric.compare(each, batch.gt) for metric in perceptual}}
+            for each in (batch.render, picture)
+        )
+        regions = compare_regions(batch.render, picture, batch.gt)
+        scene = scenes[position] if scenes else ""
+        yield Repaired(batch, picture, Judged(position, key, render, repaired, regions, scene))

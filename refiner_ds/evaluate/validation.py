@@ -1,15 +1,14 @@
-"""Validation during training: all ranks repair the held-out split, each its share, and the means go to the journal."""
+"""Validation during training: all ranks repair the held-out split, each its share, and tell figures together."""
 
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.stream import whole
 from refiner_ds.evaluate.pictures import side_by_side
-from refiner_ds.evaluate.repairs import METRICS, repair_all
+from refiner_ds.evaluate.repairs import Judged, repair_all
+from refiner_ds.evaluate.summary import Summary, summary
 from refiner_ds.refiners.protocol import Refiner, Sampling
 from refiner_ds.world import World
 
@@ -23,24 +22,23 @@ def validate(
     world: World,
     sampling: Sampling,
     seed: int,
-    sum_over_ranks: Callable[[Tensor], Tensor],
-    device: torch.device,
+    gathered: Callable[[Any], list[Any]],
     folder: Path,
     goes_on: Callable[[], bool],
-) -> tuple[dict[str, float], list[Path]] | None:
+) -> tuple[Summary, list[Path]] | None:
     """Repairs the whole split over all ranks. All ranks must call.
 
     Args:
+        gathered: what each rank gives, by rank.
         goes_on: asked before each round of one sample a rank; says the same on all ranks.
 
     Returns:
-        None where it did not go on, else val/psnr and val/ssim of the repaired pictures, val/render_psnr and
-        val/render_ssim of the renders, and the pictures written into `folder` (render, repaired, gt and cond side by
-        side).
+        None where it did not go on, else the summary, on all ranks alike, and the pictures written into `folder`
+        (render, repaired, gt and cond side by side).
     """
     network = refiner.network
     network.eval()
-    sums = torch.zeros(2 * len(METRICS), dtype=torch.float64, device=device)
+    own: list[Judged] = []
     share = world.share(len(held_out))
     is_whole = True
     for turn in range(-(-len(held_out) // world.size)):
@@ -48,14 +46,28 @@ def validate(
             is_whole = False
             break
         for repaired in repair_all(refiner, (whole(held_out, i) for i in share[turn : turn + 1]), sampling, seed):
-            figures = [repaired.repaired_metrics[n] for n in METRICS] + [repaired.render_metrics[n] for n in METRICS]
-            sums += torch.tensor(figures, dtype=torch.float64, device=device)
-            if repaired.batch.positions[0] < PICTURES:
+            own.append(repaired.judged)
+            if repaired.judged.position < PICTURES:
                 folder.mkdir(parents=True, exist_ok=True)
-                side_by_side(repaired).save(folder / f"{repaired.batch.keys[0]}.png")
+                side_by_side(repaired).save(folder / f"{repaired.judged.key}.png")
     network.train()
     if not is_whole:
         return None
-    values = (sum_over_ranks(sums) / len(held_out)).tolist()
-    names = [f"val/{name}" for name in METRICS] + [f"val/render_{name}" for name in METRICS]
-    return dict(zip(names, values, strict=True)), sorted(folder.glob("*.png"))
+    judged = [each for rank in gathered(own) for each in rank]
+    return summary(judged), sorted(folder.glob("*.png"))
+
+
+def metrics_of(found: Summary) -> dict[str, float]:
+    """The figures of a validation by the names that they have in the journal.
+
+    - val/psnr, val/ssim: of the repaired pictures, val/render_psnr and val/render_ssim of the renders;
+    - val/gain_low, val/gain_high: the interval of the gain in PSNR;
+    - val/worse_share: share of samples that have a lower PSNR than before, 0..1;
+    - val/harmed, val/healed: see `compare_regions`.
+    """
+    figures = {f"val/{name}": estimate.mean for name, estimate in found.repaired.items()}
+    figures |= {f"val/render_{name}": estimate.mean for name, estimate in found.render.items()}
+    figures |= {"val/gain_low": found.gain["psnr"].low, "val/gain_high": found.gain["psnr"].high}
+    figures |= {"val/worse_share": found.worse.mean}
+    regions = ("harmed", "healed")
+    return figures | {f"val/{name}": found.regions[name].mean for name in regions if name in found.regions}

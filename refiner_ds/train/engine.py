@@ -280,11 +280,6 @@ class Engine:
         torch.distributed.all_reduce(values)
         return values / torch.distributed.get_world_size()
 
-    def sum_over_ranks(self, values: Tensor) -> Tensor:
-        """Elementwise sum of `values` over all ranks. All ranks must call."""
-        torch.distributed.all_reduce(values)
-        return values
-
     def barrier(self) -> None:
         """Waits for all ranks. All ranks must call."""
         torch.distributed.barrier()

@@ -13,7 +13,8 @@ from refiner_ds.checkpoint.store import Saver
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.stream import Stream
 from refiner_ds.errors import UserError
-from refiner_ds.evaluate.validation import validate
+from refiner_ds.evaluate.text import lines_of
+from refiner_ds.evaluate.validation import metrics_of, validate
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.state import StateFile
@@ -153,16 +154,15 @@ class RunHooks:
         with self._engine.averaged():
             found = validate(
                 self._refiner, self._held_out, self._plan.world, self._sampling, flags.seed,
-                self._engine.sum_over_ranks, self._engine.device, folder, self.goes_on,
+                self._side.gathered, folder, self.goes_on,
             )  # fmt: skip
         if found is None:
             return
-        metrics, pictures = found
-        self._console.say(
-            f"validation at step {done}: repaired {metrics['val/psnr']:.2f} dB, SSIM {metrics['val/ssim']:.4f} "
-            f"(render {metrics['val/render_psnr']:.2f} dB, {metrics['val/render_ssim']:.4f}) on "
-            f"{len(self._held_out)} samples"
-        )
+        figures, pictures = found
+        metrics = metrics_of(figures)
+        self._console.say(f"validation at step {done} on {figures.samples} samples")
+        for line in lines_of(figures):
+            self._console.say(f"  {line}")
         self._note(done, metrics)
         for picture in pictures:
             if self._journal:

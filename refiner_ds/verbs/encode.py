@@ -26,6 +26,7 @@ from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.verbs.device import device_of
 from refiner_ds.verbs.indexed import say, say_index
 from refiner_ds.verbs.progress import progress_bar
+from refiner_ds.verbs.ranks import as_rank
 from refiner_ds.world import World, world_from
 
 
@@ -36,15 +37,10 @@ def run(options: Encode) -> None:
         UserError: on rank 0 for what is wrong with the command; on any rank for its own samples.
     """
     world, started = world_from(os.environ), time.monotonic()
-    try:
+    with as_rank(world):
         if not world.is_main and (options.out / FILE_NAME).exists():
             return  # rank 0 has all it needs, or refuses the folder
         _encode_share(options, world, started)
-    except UserError as error:
-        if world.is_main:
-            raise
-        time.sleep(3)  # what all ranks find is rank 0's to tell, and launchers end all ranks at the first that ends
-        raise UserError(f"rank {world.rank} of {world.size}: {error}") from error
 
 
 def _encode_share(options: Encode, world: World, started: float) -> None:

@@ -1,7 +1,6 @@
 """`refiner-ds repair`: repairs one picture, a folder or a manifest with an exported refiner, on any number of ranks."""
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 from PIL import Image
 
 from refiner_ds.config.verbs.models import Repair
-from refiner_ds.errors import UserError
 from refiner_ds.folders import file_made_whole
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.adapter import folders_of
@@ -18,6 +16,7 @@ from refiner_ds.verbs.device import device_of, load_refiner
 from refiner_ds.verbs.jobs import Job, work_of
 from refiner_ds.verbs.kept import Kept, digest_of_model, is_done
 from refiner_ds.verbs.progress import progress_bar
+from refiner_ds.verbs.ranks import as_rank
 from refiner_ds.verbs.views import check_views, read_with_references
 from refiner_ds.world import World, world_from
 
@@ -29,13 +28,8 @@ def run(options: Repair) -> None:
         UserError: on rank 0 for what is wrong with the command; on any rank for its own pictures.
     """
     world = world_from(os.environ)
-    try:
+    with as_rank(world):
         _repair_share(options, world)
-    except UserError as error:
-        if world.is_main:
-            raise
-        time.sleep(3)  # what all ranks find is rank 0's to tell, and launchers end all ranks at the first that ends
-        raise UserError(f"rank {world.rank} of {world.size}: {error}") from error
 
 
 def _repair_share(options: Repair, world: World) -> None:

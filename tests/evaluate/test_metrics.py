@@ -9,8 +9,9 @@ from refiner_ds.data.buckets import parse_buckets
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.shards import open_shards
 from refiner_ds.evaluate.metrics import CEILING_DB, compare
-from refiner_ds.evaluate.repairs import means, repair_all
-from refiner_ds.evaluate.validation import validate
+from refiner_ds.evaluate.repairs import repair_all
+from refiner_ds.evaluate.summary import means
+from refiner_ds.evaluate.validation import metrics_of, validate
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.world import World
 
@@ -48,30 +49,31 @@ def test_the_means_are_those_of_the_samples():
     batch = Batch(_random(0), _random(1), _random(1), (0,), ("a",))
     other = Batch(_random(2), _random(3), _random(4), (1,), ("b",))
     refiner = Echo()
-    samples = list(repair_all(refiner, [batch, other], Sampling(1, 1.0), 0))
+    samples = [each.judged for each in repair_all(refiner, [batch, other], Sampling(1, 1.0), 0, scenes=["x", "y"])]
     figures = means(samples)
     assert figures["repaired"]["psnr"] == pytest.approx((CEILING_DB + compare(_random(4), _random(3))["psnr"]) / 2)
-    assert figures["render"]["psnr"] == pytest.approx(np.mean([s.render_metrics["psnr"] for s in samples]))
-    assert len(set(refiner.seeds)) == 2
+    assert figures["render"]["psnr"] == pytest.approx(np.mean([s.render["psnr"] for s in samples]))
+    assert len(set(refiner.seeds)) == 2 and [each.scene for each in samples] == ["x", "y"]
 
 
 def test_ranks_together_validate_every_held_out_sample_once(shards, tmp_path):
     held_out = Samples.of(open_shards(str(shards)), "val", parse_buckets("1.0:64x64"), 0)
-    sums = []
+    refiner, sampling, own = Echo(), Sampling(1, 1.0), []
 
-    def collect(values):
-        sums.append(values.clone())
-        return values
+    def gathered(item):
+        own.append(item)
+        return own
 
-    refiner = Echo()
-    cpu, sampling, always = torch.device("cpu"), Sampling(1, 1.0), lambda: True
     for rank in range(3):
-        validate(refiner, held_out, World(rank, 3), sampling, 0, collect, cpu, tmp_path / "three", always)
-    alone, pictures = validate(Echo(), held_out, World(), sampling, 0, lambda v: v, cpu, tmp_path / "one", always)
-    assert validate(Echo(), held_out, World(), sampling, 0, lambda v: v, cpu, tmp_path / "no", lambda: False) is None
-    together = sum(sums) / len(held_out)
-    assert together[0].item() == pytest.approx(alone["val/psnr"]) and together[3].item() == pytest.approx(
-        alone["val/render_ssim"]
+        found, _ = validate(refiner, held_out, World(rank, 3), sampling, 0, gathered, tmp_path / "three", lambda: True)
+    alone, pictures = validate(
+        Echo(), held_out, World(), sampling, 0, lambda item: [item], tmp_path / "one", lambda: True
     )
+    assert found == alone and alone.samples == len(held_out), "intervals and all"
+    stopped = validate(Echo(), held_out, World(), sampling, 0, lambda item: [item], tmp_path / "no", lambda: False)
+    assert stopped is None
     assert len(refiner.seeds) == len(set(refiner.seeds)) == len(held_out)
     assert [p.name for p in pictures] == sorted(p.name for p in (tmp_path / "three").glob("*.png"))
+    told = metrics_of(alone)
+    assert {"val/psnr", "val/ssim", "val/render_psnr", "val/render_ssim", "val/worse_share"} <= told.keys()
+    assert told["val/gain_low"] <= told["val/psnr"] - told["val/render_psnr"] <= told["val/gain_high"]

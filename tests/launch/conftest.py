@@ -15,7 +15,7 @@ STEPS = 12
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[slurm_cluster.Cluster]:
     """A Slurm cluster of one node for the tests of a module."""
-    _skip_for(slurm_cluster.missing())
+    skip_for(slurm_cluster.missing())
     cluster = slurm_cluster.Cluster(tmp_path_factory.mktemp("slurm"))
     try:
         cluster.start()
@@ -27,12 +27,12 @@ def cluster(tmp_path_factory) -> Iterator[slurm_cluster.Cluster]:
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory) -> Iterator[namespaces.Hosts]:
     """Two hosts for the tests of a module."""
-    _skip_for(namespaces.missing())
+    skip_for(namespaces.missing())
     with namespaces.two_hosts(tmp_path_factory.mktemp("hosts")) as hosts:
         yield hosts
 
 
-def _skip_for(why: str) -> None:
+def skip_for(why: str) -> None:
     if "install" in why and os.environ.get("CI") and os.geteuid() == 0:
         pytest.fail(f"{why}; in continuous integration launch/test.sh installs it, so this is no reason to skip")
     if why:

@@ -11,6 +11,7 @@ from tests.train.launch import REPO
 
 BORROWED = ("bash", "cat", "cp", "cut", "dirname", "paste", "rm", "sha256sum", "sort", "touch")
 TOOLS = {"ip": "iproute2", "sshd": "openssh-server", "pdsh": "pdsh"}
+BROWSER = {"chromium": "chromium"}
 SLURM = {"slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "munged": "munge"}
 APT = """echo "apt-get $*" >> {folder}/apt
 for package in "$@"; do
@@ -39,7 +40,7 @@ def start(tmp_path):
     for name in ("python", "ruff", "mypy"):
         program(venv / name)
     program(venv / "pytest", 'echo "pytest $*"')
-    pairs = " ".join(f"{name}:{package}" for name, package in {**TOOLS, **SLURM}.items())
+    pairs = " ".join(f"{name}:{package}" for name, package in {**TOOLS, **SLURM, **BROWSER}.items())
     program(tools / "apt-get", APT.format(folder=tmp_path, pairs=pairs))
 
     def start(user: int, *present: str, **variables: str) -> str:
@@ -59,6 +60,7 @@ def start(tmp_path):
 def test_what_is_missing_is_named_with_its_package(start, tmp_path):
     said = start(0, "ip", *SLURM)
     assert "SKIPPED: the tests of two hosts, for lack of pdsh sshd (Debian: apt install openssh-server pdsh)" in said
+    assert "the tests of the report in a browser, for lack of chromium (Debian: apt install chromium)" in said
     assert "the tests of Slurm" not in said and not (tmp_path / "apt").exists()
 
 
@@ -70,14 +72,13 @@ def test_without_root_both_are_skipped(start, tmp_path):
 
 def test_continuous_integration_installs_what_is_missing(start, tmp_path):
     said = start(0, "pdsh", CI="true")
-    assert "installing iproute2 munge openssh-server slurm-wlm" in said and "SKIPPED" not in said
-    assert (
-        "install -y --no-install-recommends iproute2 munge openssh-server slurm-wlm" in (tmp_path / "apt").read_text()
-    )
+    assert "installing chromium iproute2 munge openssh-server slurm-wlm" in said and "SKIPPED" not in said
+    packages = "chromium iproute2 munge openssh-server slurm-wlm"
+    assert f"install -y --no-install-recommends {packages}" in (tmp_path / "apt").read_text()
 
 
 def test_where_nothing_is_missing_nothing_is_said(start, tmp_path):
-    said = start(0, *TOOLS, *SLURM, CI="true")
+    said = start(0, *TOOLS, *SLURM, *BROWSER, CI="true")
     assert "SKIPPED" not in said and not (tmp_path / "apt").exists()
 
 

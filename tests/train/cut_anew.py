@@ -36,7 +36,7 @@ def advance(engine: Engine, world: World, first: int, last: int) -> list[float]:
             engine.backward(loss)
             engine.step()
             total += loss.detach()
-        losses.append(float(engine.sum_over_ranks(total)) / GLOBAL_BATCH)
+        losses.append(float(engine.mean_over_ranks(total)) * world.size / GLOBAL_BATCH)
     return losses
 
 

@@ -18,15 +18,18 @@ from refiner_ds.data.manifest.tree import samples_of_folder
 from refiner_ds.errors import UserError
 
 
-def read_manifest(path: Path, views: Sequence[str] = VIEWS) -> list[Sample]:
+def read_manifest(path: Path, views: Sequence[str] = VIEWS, with_scene: bool = False) -> list[Sample]:
     """Reads the aligned lists `views` of a JSON manifest; relative paths start at the manifest's folder.
+
+    Args:
+        with_scene: read the list `scene` too, where there is one.
 
     Raises:
         UserError: no JSON, a list missing, lists of different lengths, empty lists, or files that do not exist
             (all are counted, the first few named).
     """
     text = _text_of(path, f"a JSON file with the lists {', '.join(views)}")
-    samples = samples_of_lists(path, _json_of(path, text, views), views)
+    samples = samples_of_lists(path, _json_of(path, text, views), views, with_scene)
     return existing(path, samples, path.parent)
 
 
