@@ -22,6 +22,7 @@ from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.refiners.unclip.weights import first_not_finite
 from refiner_ds.tracking.journal import read_metrics
 from refiner_ds.verbs.export_record import read_record, require_place, write_record
+from refiner_ds.verbs.model_card import write_card
 
 OPEN_AT_ONCE = 64
 """Weights that are read before the checkpoint's files are opened anew, as what was read of a mapped file stays in
@@ -52,6 +53,7 @@ def _export_checkpoint(options: Export) -> None:
         "images_seen": checkpoint.commit.get("images_seen"),
         "weights": "ema" if kind == AVERAGE else "trained",
         "figures": _figures(checkpoint),
+        "training": _training(checkpoint),
         **replace(origin, fingerprint=refiner.base_fingerprint).described(),
     }
     _write(refiner, options, facts)
@@ -74,12 +76,14 @@ def _export_adapter(options: Export) -> None:
 
 def _write(refiner: UnclipRefiner, options: Export, facts: dict[str, Any]) -> None:
     dtype = PRECISIONS[options.dtype]
+    facts = {**facts, "lora": options.lora, "dtype": options.dtype}
     with made_whole(options.out, options.replace) as scratch:
         if options.lora == "adapter":
             refiner.save_adapter(scratch, dtype)
         else:
             refiner.save(scratch, dtype)
-        write_record(scratch, {**facts, "lora": options.lora, "dtype": options.dtype})
+        write_card(scratch, options.out.resolve().name, facts)
+        write_record(scratch, facts)
 
 
 def _finite(checkpoint: Checkpoint, kind: str) -> Iterator[tuple[str, Tensor]]:
@@ -144,6 +148,14 @@ def _kind_of(checkpoint: Checkpoint, choice: str) -> str:
             "take --weights trained."
         )
     return AVERAGE if has_average and choice != "trained" else MASTER
+
+
+def _training(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What its run was told that a user of the refiner may want to know."""
+    names = ("global_batch_size", "buckets", "shards_digest", "seed")
+    told = {name: checkpoint.commit[name] for name in names if name in checkpoint.commit}
+    settings = checkpoint.commit.get("settings", {})
+    return told | ({"learning_rate": settings["learning_rate"]} if "learning_rate" in settings else {})
 
 
 def _figures(checkpoint: Checkpoint) -> dict[str, float]:

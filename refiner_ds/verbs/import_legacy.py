@@ -3,7 +3,9 @@
 from refiner_ds.config.verbs.models import ImportLegacy
 from refiner_ds.folders import made_whole, require_free
 from refiner_ds.refiners.unclip.legacy import read_legacy, require_same_network
+from refiner_ds.refiners.unclip.origin import Origin
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from refiner_ds.verbs.model_card import write_card
 
 
 def run(options: ImportLegacy) -> None:
@@ -16,6 +18,8 @@ def run(options: ImportLegacy) -> None:
     refiner.load_weights(weights.items())
     with made_whole(options.out) as scratch:
         refiner.save(scratch)
+        facts = {**Origin(base, options.revision, options.variant).described(), "imported_from": "GaussianRefiner"}
+        write_card(scratch, options.out.resolve().name, {**facts, "dtype": "fp32"})
     print(
         f"refiner in {options.out}: repair with --model {options.out}, or train it further with "
         f"--pretrained_model_name_or_path {options.out}"

@@ -39,7 +39,7 @@ def exports(tiny_base, tmp_path_factory):
 
 def test_an_adapter_is_a_small_folder_of_safetensors_that_names_its_base(exports, tiny_base):
     folder = exports / "adapter"
-    names = {"pytorch_lora_weights.safetensors", "conv_in.safetensors", "export.json"}
+    names = {"pytorch_lora_weights.safetensors", "conv_in.safetensors", "export.json", "README.md"}
     assert {path.name for path in folder.iterdir()} == names
     size, whole = (sum(map(len, contents(exports / name).values())) for name in ("adapter", "merged"))
     assert size < whole / 10
@@ -47,6 +47,8 @@ def test_an_adapter_is_a_small_folder_of_safetensors_that_names_its_base(exports
     assert record["base"]["base"] == str(tiny_base) and record["step"] == 4 and record["lora"] == "adapter"
     assert record["base"]["fingerprint"] == UnclipRefiner(str(tiny_base)).base_fingerprint
     assert record["adaptation"]["lora_rank"] == 3
+    card = (folder / "README.md").read_text()
+    assert "low-rank updates" in card and "--model adapter" in card and "from_pretrained" not in card
 
 
 def test_diffusers_loads_it_into_the_base_and_computes_what_the_merged_export_does(exports, tiny_base):
