@@ -1,7 +1,6 @@
 """`refiner-ds VERB`: finds the verb, reads its options, hands them on. Heavy libraries load only once a verb runs."""
 
 import contextlib
-import importlib
 import io
 import itertools
 import os
@@ -17,6 +16,7 @@ from refiner_ds.config import training
 from refiner_ds.config.known import require_known_flags
 from refiner_ds.config.verbs import benches, data, models, planning
 from refiner_ds.errors import Failure, UserError
+from refiner_ds.loading import load
 
 VERBS: dict[str, tuple[type, str]] = {
     "example": (data.Example, "refiner_ds.verbs.example"),
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         require_known_flags(verb, options, rest)
         parsed = _parsed(verb, options, rest)
-        return importlib.import_module(module).run(parsed) or 0
+        return load(module).run(parsed) or 0
     except UserError as error:
         print(f"refiner-ds {verb}: {error}", file=sys.stderr, flush=True)
         return 2

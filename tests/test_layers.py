@@ -12,7 +12,7 @@ import refiner_ds
 PACKAGE = "refiner_ds"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("", "errors"),
-    ("folders", "ports", "units"),
+    ("folders", "loading", "ports", "units"),
     ("chance", "world", "batch", "config", "state", "versions"),
     ("data", "refiners", "checkpoint", "tracking", "supervise"),
     ("train", "evaluate", "bench", "estimate"),
@@ -35,13 +35,12 @@ import each other only in wiring."""
 WIRING = len(LAYERS) - 1
 DOORS = {"deepspeed": "refiner_ds.train.engine", "mlflow": "refiner_ds.tracking.ship"}
 BY_NAME = (
-    "refiner_ds.cli",
-    "refiner_ds.train.start",
+    "refiner_ds.loading",
     "refiner_ds.train.optimizers",
     "refiner_ds.data.store.opening",
 )
-"""What may import by name: the verbs, a warden, that stays light, a library that is optional, and what only readers of
-a URL shall pay for."""
+"""What may import by name: what loads a verb, or the rank below a warden that stays light; a library that is optional,
+and what only readers of a URL shall pay for."""
 OPTIONS = ("refiner_ds.config.verbs", "refiner_ds.config.training")
 
 

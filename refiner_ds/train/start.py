@@ -3,10 +3,10 @@
 The warden stays light, so what trains is imported only where it trains.
 """
 
-import importlib
 import os
 
 from refiner_ds.config.training import Train
+from refiner_ds.loading import load
 from refiner_ds.supervise.link import LINK
 from refiner_ds.supervise.warden import Warden
 from refiner_ds.world import launched, world_from
@@ -21,4 +21,4 @@ def run(flags: Train) -> int:
     variables = launched(os.environ)
     if variables and LINK not in os.environ:
         return Warden(world_from(os.environ), variables).run()
-    return importlib.import_module("refiner_ds.train.run").run(flags) or 0
+    return load("refiner_ds.train.run").run(flags) or 0
