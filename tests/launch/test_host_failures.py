@@ -11,6 +11,8 @@ from tests.launch.hosts import Host, Hosts, until
 from tests.train.launch import REPO, free_port, losses
 
 pytestmark = pytest.mark.slow
+START_WITHIN_SECONDS = 240
+"""Six ranks at once, each of which loads torch and deepspeed, on two cores."""
 WITHIN_SECONDS = 20
 SILENT_WITHIN_SECONDS = 60  # with a timeout of 30
 HOSTFILES = {
@@ -100,7 +102,7 @@ def jobs(hosts: Hosts, flags, tmp_path):
         started.extend(Job(hosts, kind, tmp_path / f"{number}-{kind}", given) for number, kind in enumerate(kinds))
         waiting = list(started)
         while waiting:
-            until(lambda: any(job.has_trained() for job in waiting), 90)
+            until(lambda: any(job.has_trained() for job in waiting), START_WITHIN_SECONDS)
             for job in [job for job in waiting if job.has_trained()]:
                 then(job)
                 waiting.remove(job)
@@ -141,18 +143,16 @@ def test_a_killed_launcher_ends_both_hosts(hosts, jobs):
 
 
 def test_a_cable_that_comes_out_ends_both_hosts(hosts, jobs):
-    both = jobs("pdsh", "torchrun", max_train_steps=100_000, timeout_minutes=0.5)
+    (job,) = jobs("torchrun", max_train_steps=100_000, timeout_minutes=0.5)
     hosts.unplug(hosts.b)
     try:
-        for job in both:
-            job.ends(SILENT_WITHIN_SECONDS)
+        job.ends(SILENT_WITHIN_SECONDS)
     finally:
         hosts.plug(hosts.b)
-    for job in both:
-        assert 0 not in [script.returncode for script in job.scripts]
-        told = job.outputs()
-        assert "rank 1 of 2 on hostb has not been heard of for 30 s" in told
-        assert f"{job.folder}/logs/rank-00001.log and ends with:" in told
+    assert 0 not in [script.returncode for script in job.scripts]
+    told = job.outputs()
+    assert "rank 1 of 2 on hostb has not been heard of for 30 s" in told
+    assert f"{job.folder}/logs/rank-00001.log and ends with:" in told
 
 
 def test_a_host_whose_power_goes_ends_the_other_which_tells_it(hosts, jobs):

@@ -12,7 +12,7 @@ import pytest
 from tests.train.launch import losses
 
 pytestmark = pytest.mark.slow
-STEPS = 24
+STEPS = 16
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def seconds_until_all_ended(started: list[psutil.Process]) -> float:
 
 @pytest.mark.parametrize(
     ("job", "victim"),
-    [("deepspeed", "rank"), ("torchrun", "rank"), ("torchrun", "warden")],
+    [("deepspeed", "rank"), ("torchrun", "warden")],
     indirect=["job"],
 )
 def test_a_killed_rank_ends_the_job_with_its_name_and_its_log(job, victim):
