@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import subprocess
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,16 @@ def versions(beside: Iterable[str] = ()) -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "none"
     return found
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, "-dirty" behind it where files differ; None outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--match=-"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
 
 
 def digest_of(folder: Path) -> str:

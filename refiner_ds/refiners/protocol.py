@@ -1,6 +1,6 @@
 """What training, validation and export know of a refiner: the one door to a family."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,7 +64,11 @@ class Refiner(Protocol):
         """Features of a batch that is on the device; no gradients."""
 
     def loss(self, network: Any, dtype: torch.dtype, features: Any, seed: int) -> dict[str, Tensor]:
-        """Named fp32 scalars: `loss` to go back from, the others for the log."""
+        """Named fp32 scalars: `loss` to go back from, the others for the log.
+
+        What has (groups, 2) values is for the log too: the sum and the number of losses of each group, of which there
+        may be none in a micro-batch.
+        """
 
     def drawn(self, positions: Sequence[int], seed: int) -> list[dict[str, Any]]:
         """What chance decides for the loss of each sample, by name, as JSON has it: to be told, not computed with."""
@@ -80,3 +84,8 @@ class Refiner(Protocol):
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
         """Writes a folder that the family's constructor loads, all weights in one precision."""
+
+
+def scalars(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The losses that are one figure each."""
+    return {name: loss for name, loss in losses.items() if not loss.dim()}

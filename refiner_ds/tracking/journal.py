@@ -14,6 +14,8 @@ FILE_NAME = "metrics.jsonl"
 SETTINGS = "run.json"
 PICTURE = "picture"
 """Key of a line that stands for a picture: its path within the run's folder."""
+REFERENCE = "reference"
+"""Key of a line that tells where something lies: [what it is, its path within the run's folder]."""
 
 
 class Journal:
@@ -37,6 +39,10 @@ class Journal:
     def picture(self, step: int, path: str) -> None:
         """A picture made after `step` completed optimizer steps, by its path within the run's folder."""
         self._write({"step": step, "time": time.time(), PICTURE: path})
+
+    def reference(self, step: int, what: str, path: str) -> None:
+        """Where what was made of `step` completed optimizer steps lies, by its path within the run's folder."""
+        self._write({"step": step, "time": time.time(), REFERENCE: [what, path]})
 
     def close(self) -> int:
         """Closes the file; returns the number of lines for which the disk had no room to the end."""
@@ -69,7 +75,7 @@ def read_lines(folder: Path) -> Iterator[Line]:
     path = folder / FILE_NAME
     for line in path.read_bytes().splitlines() if path.exists() else []:
         entry = read_line(line)
-        if entry and PICTURE not in entry:
+        if entry and not {PICTURE, REFERENCE} & entry.keys():
             step, at = entry.pop("step"), entry.pop("time")
             yield Line(step, at, {name: float(value) for name, value in entry.items()})
 

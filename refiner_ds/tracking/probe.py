@@ -31,7 +31,7 @@ def probe(uri: str, experiment: str) -> None:
             shipper.ship_settings()
             while not shipper.ship():
                 pass
-            shipper.close_run("FINISHED")
+            shipper.close_run(None)
         finally:
             shipper.delete_run()
 

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,24 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from refiner_ds.state import FINISHED
-from refiner_ds.tracking.journal import FILE_NAME, PICTURE, SETTINGS, read_line
+from refiner_ds.state import State, read_state
+from refiner_ds.tracking.described import dataset_of, tags_of
+from refiner_ds.tracking.journal import FILE_NAME, PICTURE, REFERENCE, SETTINGS, read_line
 from refiner_ds.tracking.shipped import Shipped, read_shipped
 
 LOCK = ".tracking.lock"
+KEY = "refiner_ds.key"
 LINES_AT_ONCE = 100
 METRICS_AT_ONCE = 1000
 """What one log_batch request may carry."""
+STATUS = {"finished": "FINISHED", "preempted": "KILLED"}
+"""MLflow's words for how a run ends; all others are FAILED."""
+CAUSE_SECONDS = 10.0
+"""How long after the trainer is gone its warden may take to tell why."""
 LONGEST_PAUSE_SECONDS = 15.0
 PATIENCE_SECONDS = 600.0
 """How long after training has ended an unreachable server is still tried."""
@@ -49,26 +56,39 @@ class Shipper:
     def open_run(self) -> None:
         """Finds the job's run again, or creates it with its parameters: one run per job, however often it resumes."""
         known = read_shipped(self._folder)
-        if known and known.uri == self._uri:
+        if known and known.uri == self._uri and known.run_id:
             self._client.update_run(known.run_id, status="RUNNING")
             self._shipped = known
             return
+        if not (known and known.uri == self._uri):
+            known = Shipped("", self._uri, key=uuid.uuid4().hex)
+            known.note(self._folder)  # before the server makes it, so that another attempt finds what that has made
         found = self._client.get_experiment_by_name(self._experiment)
         experiment = found.experiment_id if found else self._client.create_experiment(self._experiment)
-        shipped = Shipped(self._client.create_run(experiment, run_name=self._folder.name).info.run_id, self._uri)
-        shipped.note(self._folder)  # before anything else can fail, so that another attempt takes the same run
-        self._shipped = shipped
+        made = self._client.search_runs([experiment], f"tags.`{KEY}` = '{known.key}'", max_results=1)
+        run = (
+            made[0] if made else self._client.create_run(experiment, run_name=self._folder.name, tags={KEY: known.key})
+        )
+        known.run_id = run.info.run_id
+        known.note(self._folder)
+        self._shipped = known
 
     def ship_settings(self) -> None:
-        """Sends parameters and the settings file; parameters that the run has already keep their values."""
+        """Sends parameters, tags, data set and the settings; parameters that the run has already keep their values."""
         assert self._shipped is not None, "open_run comes first"
-        run = self._shipped.run_id
-        settings = json.loads((self._folder / SETTINGS).read_text(encoding="utf-8"))
+        run, settings = self._shipped.run_id, self._settings()
+        for name, value in tags_of(self._folder, settings).items():  # of a run that goes on elsewhere too
+            self._client.set_tag(run, name, value)
         has = self._client.get_run(run).data.params
         params = [Param(name, str(value)[:6000]) for name, value in _flat(settings) if name not in has]
         for start in range(0, len(params), 100):
             self._client.log_batch(run, params=params[start : start + 100])
         self._client.log_artifact(run, str(self._folder / SETTINGS))
+        if "deepspeed" in settings:
+            self._client.log_dict(run, settings["deepspeed"], "deepspeed.json")
+        if data := dataset_of(settings):
+            inputs = DatasetInput(Dataset(**data), [InputTag("mlflow.data.context", "training")])
+            self._client.log_inputs(run, [inputs])
 
     def ship(self) -> bool:
         """Sends the next lines, if there are any; true once the server has all of them."""
@@ -89,19 +109,29 @@ class Shipper:
         for entry in entries:
             if PICTURE in entry:
                 self._picture(self._shipped.run_id, entry)
+            if REFERENCE in entry:
+                what, path = entry[REFERENCE]
+                place = f"step {entry['step']}: {self._folder.resolve() / path}"
+                self._client.set_tag(self._shipped.run_id, f"refiner_ds.{what}", place)
         self._shipped.offset += sum(map(len, lines))
         self._shipped.note(self._folder)
         return False
 
-    def close_run(self, status: str) -> None:
-        """Sets how the job ended: FINISHED or FAILED."""
+    def close_run(self, state: State | None) -> None:
+        """Sets how the job ended; without a state it has failed before it could tell."""
         assert self._shipped is not None, "open_run comes first"
-        self._client.set_terminated(self._shipped.run_id, status)
+        run, word = self._shipped.run_id, state.state if state else "failed"
+        self._client.set_tag(run, "refiner_ds.state", word)
+        self._client.set_tag(run, "refiner_ds.cause", state.cause if state else "")
+        self._client.set_terminated(run, STATUS.get(word, "FAILED"))
 
     def delete_run(self) -> None:
         """Takes the run away again, as far as MLflow does that: it can still be restored."""
         assert self._shipped is not None, "open_run comes first"
         self._client.delete_run(self._shipped.run_id)
+
+    def _settings(self) -> dict[str, Any]:
+        return json.loads((self._folder / SETTINGS).read_text(encoding="utf-8"))
 
     def _picture(self, run_id: str, entry: dict[str, Any]) -> None:
         path = self._folder / entry[PICTURE]
@@ -113,7 +143,7 @@ class Shipper:
 
 def _metrics(entry: dict[str, Any]) -> list[Metric]:
     when = int(entry["time"] * 1000)
-    values = {name: value for name, value in entry.items() if name not in ("step", "time", PICTURE)}
+    values = {name: value for name, value in entry.items() if name not in ("step", "time", PICTURE, REFERENCE)}
     return [Metric(name, float(value), when, entry["step"]) for name, value in values.items()]
 
 
@@ -125,9 +155,7 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
-def _is_alive(process: int | None) -> bool:
-    if process is None:
-        return False
+def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -135,12 +163,34 @@ def _is_alive(process: int | None) -> bool:
     return True
 
 
-def follow(folder: Path, uri: str, experiment: str, trainer: int | None) -> int:
+def send(folder: Path, uri: str, experiment: str, goes_on: bool) -> None:
+    """Ships what is there once, and how the run has ended unless it goes on.
+
+    Raises:
+        MlflowException: the server does not take it; what it took is noted.
+        BlockingIOError: another process is shipping it.
+    """
+    with (folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shipper = Shipper(folder, uri, experiment)
+        shipper.open_run()
+        shipper.ship_settings()
+        while not shipper.ship():
+            pass
+        if not goes_on:
+            shipper.close_run(_told_end(folder))
+
+
+def follow(folder: Path, uri: str, experiment: str, trainer: int) -> int:
     """Ships until the trainer has ended and everything is there; 0 if so, 1 if the server could not be reached."""
     shipper = Shipper(folder, uri, experiment)
-    is_open, pause, deadline, complaint = False, 1.0, None, None
+    is_open, pause, deadline, complaint, gone = False, 1.0, None, None, None
     while True:
-        has_ended = not _is_alive(trainer) or (folder / FINISHED).exists()
+        end = _told_end(folder)
+        if not _is_alive(trainer):
+            gone = gone or time.monotonic()
+        # a run that is killed cannot tell why, and its warden may still
+        has_ended = end is not None or (gone is not None and time.monotonic() - gone > CAUSE_SECONDS)
         try:
             if not is_open:
                 shipper.open_run()
@@ -149,7 +199,7 @@ def follow(folder: Path, uri: str, experiment: str, trainer: int | None) -> int:
             while not shipper.ship():
                 pass
             if has_ended:
-                shipper.close_run("FINISHED" if (folder / FINISHED).exists() else "FAILED")
+                shipper.close_run(end)
                 return 0
             pause, complaint = 1.0, None
         except (MlflowException, OSError) as error:
@@ -165,6 +215,19 @@ def follow(folder: Path, uri: str, experiment: str, trainer: int | None) -> int:
         time.sleep(pause)
 
 
+def _told_end(folder: Path) -> State | None:
+    """How a run has ended, as it tells it; None while it runs, or where it could not tell."""
+    state = read_state(folder)
+    return state if state and state.state != "running" else None
+
+
+def uri_of(folder: Path) -> str:
+    """Where a run is tracked: the server in the environment, else the one that has it, else a store of this folder."""
+    known = read_shipped(folder)
+    # a resumed run goes on where it was tracked, from whatever folder it is started
+    return os.environ.get("MLFLOW_TRACKING_URI") or (known.uri if known else f"sqlite:///{Path.cwd()}/mlflow.db")
+
+
 def without_password(text: str) -> str:
     """The text without what stands before the host in its addresses."""
     return re.sub(r"//[^/@\s]+@", "//", text)
@@ -175,11 +238,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m refiner_ds.tracking.ship", description=__doc__)
     parser.add_argument("output_dir", type=Path, help="folder of the run")
     parser.add_argument("--experiment", default="refiner_ds", help="MLflow experiment of the run")
-    parser.add_argument("--trainer", type=int, help="process to follow until it ends; without it, ship what is there")
+    parser.add_argument("--trainer", type=int, required=True, help="process to follow until it ends")
     options = parser.parse_args()
-    known = read_shipped(options.output_dir)
-    # a resumed run goes on where it was tracked, from whatever folder it is started
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or (known.uri if known else f"sqlite:///{Path.cwd()}/mlflow.db")
+    uri = uri_of(options.output_dir)
     with (options.output_dir / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the shipper of an interrupted run may still be sending
         return follow(options.output_dir, uri, options.experiment, options.trainer)

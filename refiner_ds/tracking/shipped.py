@@ -11,11 +11,17 @@ STATE = "tracking.json"
 
 @dataclass
 class Shipped:
-    """What the server at `uri` has: the run, and how many bytes of the journal."""
+    """What the server at `uri` has: the run, and how many bytes of the journal.
+
+    Attributes:
+        run_id: empty until the server has told it.
+        key: tag by which the run is found if the server has made it and could not tell.
+    """
 
     run_id: str
     uri: str
     offset: int = 0
+    key: str = ""
 
     def behind(self, folder: Path) -> int:
         """Bytes of the journal that the server lacks."""

@@ -1,6 +1,8 @@
 """What a run says of itself: the header of its output, and the settings that lie beside it."""
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from refiner_ds.estimate.advice import SEVERAL
 from refiner_ds.estimate.traffic import traffic
 from refiner_ds.train.console import Console
 from refiner_ds.train.plan import Plan
-from refiner_ds.versions import versions
+from refiner_ds.versions import git_commit, versions
 
 BY_NODE = (
     *("shards", "pretrained_model_name_or_path", "deepspeed_config"),  # what they hold is compared instead
@@ -31,8 +33,31 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "steps": plan.times.last,
         "num_ranks": plan.world.size,
         "learning_rate": plan.learning_rate,
+        "data": _data(plan),
         "versions": versions(),
     }
+
+
+def _data(plan: Plan) -> dict[str, Any]:
+    """The card of the shards: how many samples of which datasets, and how they are stored."""
+    index = plan.shards.index
+    return {
+        "training_samples": len(plan.samples),
+        "held_out_samples": len(index.rows("val")),
+        "datasets": {dataset.name: dataset.samples for dataset in index.datasets},
+        "codec": index.codec,
+        "made_by": index.made_by,
+    }
+
+
+def whereabouts(hosts: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Where a run is, from host and device of each rank; and the commit that its code is of, where git knows it."""
+    devices = Counter(device for _, device in hosts)
+    told = {
+        "hosts": ", ".join(dict.fromkeys(host for host, _ in hosts)),
+        "devices": ", ".join(f"{count} x {device}" for device, count in devices.items()),
+    }
+    return told | ({"commit": commit} if (commit := git_commit()) else {})
 
 
 def common_settings(plan: Plan) -> dict[str, Any]:
@@ -46,10 +71,15 @@ def common_settings(plan: Plan) -> dict[str, Any]:
     }
 
 
+def name_of_device(device: torch.device) -> str:
+    """What a device calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def say_header(console: Console, plan: Plan, device: torch.device, trained: int) -> None:
     """Where, how and how long the run trains so many weights, and what is worth a note."""
     resolved, times = plan.resolved, plan.times
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    name = name_of_device(device)
     console.say(
         f"{plan.world.size} x {name}, ZeRO-{resolved.stage}, precision {resolved.precision}: global batch "
         f"{resolved.global_batch_size} = {resolved.micro_batch_size} x {resolved.accumulation_steps} accumulated x "

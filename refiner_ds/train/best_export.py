@@ -43,10 +43,13 @@ class BestExport:
         folder: of the run.
         in_use: steps whose checkpoints are read or will be, so that retention lets them be.
         tell: told in words what was exported, and what could not be.
+        refer: told the step of each export that lies there.
     """
 
-    def __init__(self, folder: Path, in_use: set[int], tell: Callable[[str], None]) -> None:
-        self._folder, self._in_use, self._tell = folder, in_use, tell
+    def __init__(
+        self, folder: Path, in_use: set[int], tell: Callable[[str], None], refer: Callable[[int], object]
+    ) -> None:
+        self._folder, self._in_use, self._tell, self._refer = folder, in_use, tell, refer
         self._process: subprocess.Popen | None = None
         self._exporting = -1
         self._waiting: int | None = None
@@ -108,6 +111,7 @@ class BestExport:
             self._fail(step, f"exit code {code}, see {self._folder / LOG}")
             return
         self._in_use.discard(step)
+        self._refer(step)
         self._tell(f"exported the best checkpoint, of step {step}, into {self._folder / BEST}")
 
     def _fail(self, step: int, reason: str) -> None:

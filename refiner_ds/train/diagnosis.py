@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from refiner_ds.batch import Batch
-from refiner_ds.refiners.protocol import Refiner
+from refiner_ds.refiners.protocol import Refiner, scalars
 
 INPUT = "its input"
 """Stands for a module where what the frozen parts have made of the pictures is not finite already."""
@@ -45,7 +45,7 @@ def diagnose(refiner: Refiner, batch: Batch, dtype: torch.dtype, seed: int) -> D
     losses["loss"].backward()
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     norm = torch.stack([gradient.float().norm() for gradient in gradients]).norm()
-    values = {name: float(loss.detach()) for name, loss in losses.items()}
+    values = {name: float(loss.detach()) for name, loss in scalars(losses).items()}
     return Diagnosis(values, float(norm), next(iter(found), ""))
 
 

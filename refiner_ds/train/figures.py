@@ -1,7 +1,7 @@
 """Figures of the ranks at a reading, and what they come to together."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 NOTABLE = 1.1
 """From this spread on, the slowest rank is named."""
@@ -17,6 +17,7 @@ class RankFigures:
         peak: what its device can do per second at most.
         wait: share of the time that it waited for data, 0..1.
         memory: bytes at most, since the run began.
+        node: samples of its node, by name; one rank of each has them.
         own_seconds: what its own part of a micro-batch takes, None where none was timed.
     """
 
@@ -26,6 +27,7 @@ class RankFigures:
     wait: float
     memory: int
     own_seconds: float | None
+    node: Mapping[str, float] = field(default_factory=dict)
 
 
 def together(ranks: Sequence[RankFigures]) -> tuple[dict[str, float], str]:
@@ -36,6 +38,7 @@ def together(ranks: Sequence[RankFigures]) -> tuple[dict[str, float], str]:
       B), mean over the ranks; 0..1 where the peak is a true one. Activations that are computed again do not count;
     - train/data_wait: share of the time that a rank waited for data, 0..1, mean over the ranks;
     - train/memory_gb: 10^9 bytes at most, of the rank with most;
+    - system/HOST/...: samples of each node, see `NodeSampler.take`;
     - train/rank_spread: the slowest rank's own seconds over the mean, 1 and above; left out where a rank timed nothing.
     """
     metrics = {
@@ -44,6 +47,7 @@ def together(ranks: Sequence[RankFigures]) -> tuple[dict[str, float], str]:
         "train/data_wait": _mean([rank.wait for rank in ranks]),
         "train/memory_gb": max(rank.memory for rank in ranks) / 1e9,
     }
+    metrics |= {f"system/{rank.host}/{name}": value for rank in ranks for name, value in rank.node.items()}
     times = [rank.own_seconds for rank in ranks if rank.own_seconds is not None]
     if len(times) < len(ranks):
         return metrics, ""

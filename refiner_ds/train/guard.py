@@ -13,7 +13,7 @@ from torch import Tensor
 from refiner_ds.batch import Batch
 from refiner_ds.checkpoint.place import Gather, Place
 from refiner_ds.data.stream import Stream
-from refiner_ds.refiners.protocol import Refiner
+from refiner_ds.refiners.protocol import Refiner, scalars
 from refiner_ds.train.engine import Engine
 from refiner_ds.train.event import Suspect, folder_of, in_words, title_of, write_event
 
@@ -96,7 +96,7 @@ class Guard:
             "key": batch.keys[0],
             "position": batch.positions[0],
             "rank": self._place.rank,
-            "losses": {name: in_words(float(loss)) for name, loss in losses.items()},
+            "losses": {name: in_words(float(loss)) for name, loss in scalars(losses).items()},
             "drawn": self._refiner.drawn(batch.positions, seed)[0],
         }
         return Suspect(batch, told)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from refiner_ds.checkpoint.layout import name_of
 from refiner_ds.checkpoint.place import Place
 from refiner_ds.checkpoint.retention import Keep, best_of
 from refiner_ds.checkpoint.store import Saver
@@ -20,7 +21,7 @@ from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.state import StateFile
 from refiner_ds.tracking.journal import Journal, read_metrics
 from refiner_ds.train.about import settings_of
-from refiner_ds.train.best_export import SECONDS, BestExport
+from refiner_ds.train.best_export import BEST, SECONDS, BestExport
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine
 from refiner_ds.train.guard import Guard
@@ -71,7 +72,9 @@ class RunHooks:
         )
         self._exports: BestExport | None = None
         if flags.export_best and journal:  # rank 0 alone exports
-            self._exports = BestExport(flags.output_dir, self.saver.in_use, console.say)
+            self._exports = BestExport(
+                flags.output_dir, self.saver.in_use, console.say, lambda step: journal.reference(step, "export", BEST)
+            )
             self._exports.catch_up(best_of(self._figures, self._figures, 1, largest_is_best=True))
         self._stall = 0.0
         self._facts = {
@@ -211,6 +214,8 @@ class RunHooks:
             return self.saver.was_committed
         began = time.perf_counter()
         is_committed = self.saver.finish()
+        if is_committed and self._journal:
+            self._journal.reference(self.saver.step, "checkpoint", name_of(self.saver.step))
         self._note(self.saver.step, {STALL: self._stall + time.perf_counter() - began})
         return is_committed
 

@@ -13,6 +13,7 @@ from refiner_ds.train.engine import Engine
 from refiner_ds.train.meter import Meter
 from refiner_ds.train.schedule import Schedule
 from refiner_ds.train.step import optimizer_step
+from refiner_ds.train.system import NodeSampler
 from refiner_ds.train.waiting import Waiting
 from refiner_ds.train.work import Work
 
@@ -62,15 +63,19 @@ def train(
     accumulation_steps: int,
     seed: int,
     hooks: Hooks,
+    sampler: NodeSampler | None = None,
 ) -> int:
     """Trains from update times.first to times.last, saving and validating at the end as well. All ranks must call.
+
+    Args:
+        sampler: of this node, on one of its ranks.
 
     Returns:
         completed steps: fewer than times.last where `hooks.goes_on` said no.
     """
     with contextlib.closing(stream.batches(times.first, times.last)) as batches:
         waiting, work = Waiting(batches), Work(engine.device, engine.eagerly if engine.compiles else None)
-        meter = Meter(engine, stream.order.global_batch_size, waiting, work)
+        meter = Meter(engine, stream.order.global_batch_size, waiting, work, sampler)
         for step in range(times.first, times.last):
             hooks.begin(step)
             rate = schedule(step)

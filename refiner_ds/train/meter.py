@@ -5,13 +5,16 @@ import time
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
+from refiner_ds.refiners.protocol import scalars
 from refiner_ds.train.engine import Engine
 from refiner_ds.train.figures import RankFigures, together
 from refiner_ds.train.high_water import high_water
 from refiner_ds.train.meeting import gathered
 from refiner_ds.train.peak import peak_of
 from refiner_ds.train.step import StepResult
+from refiner_ds.train.system import NodeSampler
 from refiner_ds.train.waiting import Waiting
 from refiner_ds.train.work import Work
 
@@ -27,6 +30,8 @@ class Meter:
     pairs_per_step: int
     waiting: Waiting
     work: Work
+    sampler: NodeSampler | None = None
+    """On one rank of each node."""
     slowest: str = ""
     """At the last reading, the slowest rank in words, empty unless it stood out."""
     bad_samples: list[str] = field(default_factory=list)
@@ -50,20 +55,24 @@ class Meter:
         """(step, metrics) of every step since the last reading, metrics named train/.... All ranks must call."""
         if not self._results:
             return []
-        names = sorted(self._results[0][2].losses)
+        names = sorted(scalars(self._results[0][2].losses))
+        groups = sorted(set(self._results[0][2].losses) - set(names))
         rows = [
             torch.stack([*(r.losses[n] for n in names), r.gradient_norm, r.gradient_norm.new_tensor(len(r.replaced))])
             for _, _, r in self._results
         ]
         table = self.engine.mean_over_ranks(torch.stack(rows)).tolist()
+        by_group = {name: self._means_of_groups([r.losses[name] for _, _, r in self._results]) for name in groups}
         if any(row[-1] for row in table):  # on all ranks or on none
             self._note([sentence for _, _, r in self._results for sentence in r.replaced])
         seconds = time.perf_counter() - self._since
         rate = len(rows) * self.pairs_per_step / seconds
         lines = []
-        for (step, learning_rate, _), row in zip(self._results, table, strict=True):
+        for number, ((step, learning_rate, _), row) in enumerate(zip(self._results, table, strict=True)):
             metrics = {f"train/{name}": value for name, value in zip([*names, "grad_norm"], row[:-1], strict=True)}
             metrics |= {"train/lr": learning_rate, "train/pairs_per_s": rate}
+            for name in groups:
+                metrics |= {f"train/{name}{group}": mean for group, mean in by_group[name][number].items()}
             lines.append((step, {**metrics, "train/images_seen": step * self.pairs_per_step}))
         lines[-1][1]["train/bad_samples"] = len(self.bad_samples)
         lines[-1][1]["train/skipped_steps"] = self.engine.skipped_steps
@@ -73,13 +82,18 @@ class Meter:
         self._results, self._since = [], time.perf_counter()
         return lines
 
+    def _means_of_groups(self, sums: list[Tensor]) -> list[dict[int, float]]:
+        """Of each step the mean by group, from 1 on, without those that had no sample on any rank. All ranks call."""
+        table = self.engine.mean_over_ranks(torch.stack(sums)).tolist()
+        return [{number: total / count for number, (total, count) in enumerate(step, 1) if count} for step in table]
+
     def _own(self, seconds: float) -> RankFigures:
         """Figures of this rank over the time since the last reading; the device has caught up."""
         flops, own_seconds = self.work.take()
         wait = self.waiting.take() / seconds
-        return RankFigures(
-            platform.node(), flops / seconds, self._peak, wait, high_water(self.engine.device), own_seconds
-        )
+        memory = high_water(self.engine.device)
+        node = self.sampler.take() if self.sampler else {}
+        return RankFigures(platform.node(), flops / seconds, self._peak, wait, memory, own_seconds, node)
 
     def _note(self, replaced: list[str]) -> None:
         """Adds what is new among the broken samples of all ranks. All ranks must call."""

@@ -25,7 +25,7 @@ from refiner_ds.supervise.ending import MISTAKE
 from refiner_ds.supervise.link import Link
 from refiner_ds.tracking.journal import Journal
 from refiner_ds.tracking.start import LOG, start_shipper
-from refiner_ds.train.about import say_header, settings_of
+from refiner_ds.train.about import name_of_device, say_header, settings_of, whereabouts
 from refiner_ds.train.best_export import require_shared
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine, allow_tf32, start_process_group
@@ -44,6 +44,7 @@ from refiner_ds.train.ready import continued, meet, require_base, require_encodi
 from refiner_ds.train.resume import changes
 from refiner_ds.train.side import SideChannel
 from refiner_ds.train.stopping import Stopping, end_of_job
+from refiner_ds.train.system import NodeSampler
 from refiner_ds.world import World, world_from
 
 SHIPPING_SECONDS, HURRIED_SECONDS = 30.0, 5.0
@@ -144,10 +145,11 @@ def _train(
     if plan.checkpoint:
         engine.restore(SavedState(plan.checkpoint.path))
 
+    hosts = side.gathered((platform.node(), name_of_device(device)))
     console = Console(world.is_main, plan.times.first, plan.times.last)
     journal, shipper = None, None
     if world.is_main:
-        write_settings(flags.output_dir, settings_of(plan))
+        write_settings(flags.output_dir, {**settings_of(plan), "whereabouts": whereabouts(hosts)})
         state.reach(plan.times.first, is_first=True)
         journal = Journal(flags.output_dir)
         shipper = start_shipper(flags.output_dir, flags.tracking_uri, flags.experiment)
@@ -170,9 +172,9 @@ def _train(
     stopping.watch()
     try:
         hooks.validate_what_was_missed()
-        done = train(
-            refiner, engine, stream, plan.schedule, plan.times, plan.resolved.accumulation_steps, flags.seed, hooks
-        )
+        accumulation = plan.resolved.accumulation_steps
+        sampler = NodeSampler(flags.output_dir) if world.local_rank == 0 else None
+        done = train(refiner, engine, stream, plan.schedule, plan.times, accumulation, flags.seed, hooks, sampler)
         if lock:
             lock.announce_end()
         hooks.end(done)
@@ -183,14 +185,14 @@ def _train(
         console.stop()
     plan.shards.close()
     is_finished = done == plan.times.last or plan.times.first >= plan.times.last
-    if world.is_main:
-        _say_end(plan, done, is_finished, stopping.cause, console, state)
-    if journal and (lost := journal.close()):
-        console.say(f"warning: the disk of {flags.output_dir} had no room for the last {lost} lines of metrics.jsonl")
     side.close()
     engine.barrier()
     engine.close()
     hooks.finish_exports(is_finished)
+    if journal and (lost := journal.close()):
+        console.say(f"warning: the disk of {flags.output_dir} had no room for the last {lost} lines of metrics.jsonl")
+    if world.is_main:  # once all is written: who follows the run stops there
+        _say_end(plan, done, is_finished, stopping.cause, console, state)
     if shipper:
         _wait_for(shipper, SHIPPING_SECONDS if is_finished else HURRIED_SECONDS, flags.output_dir, console)
     return 0 if is_finished else PREEMPTED

@@ -79,7 +79,7 @@ def status(folder: Path, now: float) -> dict[str, Any]:
     told |= _of_validations(folder, journal)
     if found := complete_checkpoints(folder):
         told["checkpoints"] = {"newest": found[-1].step, "steps": [checkpoint.step for checkpoint in found]}
-    if shipped := read_shipped(folder):
+    if (shipped := read_shipped(folder)) and shipped.run_id:
         told["tracking"] = _of_tracking(folder, shipped)
     return told
 

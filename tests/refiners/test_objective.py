@@ -103,6 +103,13 @@ def test_the_loss_is_the_mean_over_both_rows_and_the_source_weight_acts_on_its_r
     assert torch.isclose(light["loss"], (0.1 * losses["loss_source"] + losses["loss_target"]) / 2)
 
 
+def test_the_target_rows_losses_are_told_by_quarter_of_their_timesteps(parts, features):
+    losses = _objective(parts).losses(Recorder(), torch.float32, features, _draws())  # of timesteps 400 and 999
+    total, count = losses["loss_t"].unbind(dim=1)
+    assert count.tolist() == [0, 1, 0, 1] and total[0] == total[2] == 0
+    assert torch.isclose(total.sum() / 2, losses["loss_target"]) and total[1] != total[3]
+
+
 @pytest.mark.parametrize("case", range(7))
 def test_a_dropped_condition_reaches_the_network_as_zeros_and_the_others_untouched(parts, features, case):
     keep = tuple(float(not dropped) for dropped in DROPPED[case])

@@ -1,12 +1,15 @@
 """The ranks' figures together, and how a person sees them."""
 
 import random
+import socket
+import time
 from dataclasses import replace
 
 import pytest
 
 from refiner_ds.train.console import Console
 from refiner_ds.train.figures import NOTABLE, RankFigures, together
+from refiner_ds.train.system import NodeSampler
 
 ONE = RankFigures("node0", flops=2e12, peak=8e12, wait=0.1, memory=3 * 10**9, own_seconds=0.2)
 
@@ -38,6 +41,28 @@ def test_figures_lie_between_those_of_the_ranks_and_the_slowest_is_the_slowest(n
         last = max(range(num_ranks), key=lambda rank: ranks[rank].own_seconds)
         stands_out = metrics["train/rank_spread"] > NOTABLE
         assert slowest.startswith(f"rank {last} on node{last // 8} takes 1.") if stands_out else slowest == ""
+
+
+def test_each_node_tells_its_own_samples():
+    other = replace(ONE, host="node1", node={"cpu": 0.25})
+    metrics, _ = together([replace(ONE, node={"cpu": 0.5, "memory_gb": 7.0}), ONE, other])
+    told = {name: value for name, value in metrics.items() if name.startswith("system/")}
+    assert told == {"system/node0/cpu": 0.5, "system/node0/memory_gb": 7.0, "system/node1/cpu": 0.25}
+
+
+def test_a_node_is_sampled_since_the_sample_before(tmp_path):
+    sampler = NodeSampler(tmp_path)
+    began = time.process_time()
+    while time.process_time() - began < 0.3:
+        pass
+    found = sampler.take()
+    assert 0 < found["cpu"] <= 1 and found["memory_gb"] > 0.1 and found["disk_free_gb"] > 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as sender, server.accept()[0] as receiver:
+            for _ in range(50):
+                sender.sendall(bytes(100_000))
+                receiver.recv(100_000, socket.MSG_WAITALL)
+    assert sampler.take()["sent_mb_s"] > 0
 
 
 def test_there_is_no_spread_where_a_rank_timed_nothing():

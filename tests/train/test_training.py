@@ -1,6 +1,7 @@
 """Training as a user starts it, two ranks on the CPU: it learns, shards, tracks, resumes, exports and repairs."""
 
 import json
+import platform
 import shutil
 
 import numpy as np
@@ -73,7 +74,10 @@ def test_every_step_has_its_metrics_and_the_validation_its_pictures(whole):
     names = {"train/loss", "train/loss_source", "train/loss_target", "train/lr", "train/grad_norm", "train/pairs_per_s"}
     steps = [line for line in lines if "train/loss" in line]
     assert all(names <= set(line) and line["train/images_seen"] == line["step"] * 8 for line in steps)
+    quarters = {f"train/loss_t{number}" for number in (1, 2, 3, 4)}
+    assert all(quarters & set(line) for line in steps) and quarters <= set().union(*steps)
     read = [line for line in lines if "train/mfu" in line]
+    assert all(0 <= line[f"system/{platform.node()}/cpu"] <= 1 for line in read)
     assert [line["step"] for line in read] == [3, 4, 6, 8]
     for line in read:
         assert line["train/tflops"] > 0 and line["train/mfu"] > 0 and 0 <= line["train/data_wait"] <= 1
@@ -108,6 +112,9 @@ def test_the_run_is_one_mlflow_run_with_its_settings_and_metrics(whole, flags):
     ]
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
+    assert run.data.tags["refiner_ds.checkpoint"] == f"step 8: {folder}/checkpoint-8"
+    assert run.data.tags["refiner_ds.devices"] == "2 x CPU" and run.data.tags["refiner_ds.state"] == "finished"
+    assert run.inputs.dataset_inputs[0].dataset.digest == run.data.params["identity.shards_digest"]
     assert (
         run.data.params["deepspeed.zero_optimization.stage"] == "2"
         and run.data.params["train.learning_rate"] == "0.002"

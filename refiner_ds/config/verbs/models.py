@@ -48,6 +48,18 @@ class Status:
 
 
 @dataclass(frozen=True)
+class TrackingSync:
+    """Send MLflow what it lacks of a run, in order and once, e.g. after its server was away until the run had ended."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Output folder of a training run."""
+    tracking_uri: str | None = None
+    """MLflow server or store; MLFLOW_TRACKING_URI when not given, else where the run has been tracked so far."""
+    experiment: str = "refiner_ds"
+    """MLflow experiment, where the run is in none yet."""
+
+
+@dataclass(frozen=True)
 class Export:
     """Write a checkpoint as a diffusers pipeline in safetensors, or its low-rank updates alone; needs no GPU."""
 

@@ -25,6 +25,8 @@ DROPPED = (
     (False, True, True),
     (True, True, True),
 )
+QUARTERS = 4
+"""Of the timesteps, by which the loss is told too."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,9 @@ class Objective:
     ) -> dict[str, Tensor]:
         """One forward pass: `loss` to go back from, and its branches `loss_source` and `loss_target`, all fp32 scalars.
 
+        `loss_t` is (QUARTERS, 2) fp32: sum and number of the target rows' errors by quarter of the timesteps, from the
+        one with least noise on.
+
         At source weight 1, `loss` is the mean over both rows of the squared error; with `snr_gamma` the error of every
         row is weighted, in the branches too.
         """
@@ -143,9 +148,18 @@ class Objective:
             class_labels=rows_of(vector, vector).to(dtype),
         ).sample.float()
         errors = (predicted - target).square().mean(dim=(1, 2, 3)) * self.row_weights(draws.timesteps)
-        loss_source, loss_target = (rows.mean() for rows in pairs_of(errors))
+        source_errors, target_errors = pairs_of(errors)
+        loss_source, loss_target = source_errors.mean(), target_errors.mean()
         loss = (self._recipe.source_loss_weight * loss_source + loss_target) / 2
-        return {"loss": loss, "loss_source": loss_source.detach(), "loss_target": loss_target.detach()}
+        by_quarter = self._by_quarter(target_errors.detach(), pairs_of(draws.timesteps)[1])
+        branches = {"loss_source": loss_source.detach(), "loss_target": loss_target.detach()}
+        return {"loss": loss, **branches, "loss_t": by_quarter}
+
+    def _by_quarter(self, errors: Tensor, timesteps: Tensor) -> Tensor:
+        """(QUARTERS, 2): sum and number of (rows,) errors by quarter of their timesteps."""
+        quarter_of_row = timesteps * QUARTERS // self.num_timesteps
+        belongs = quarter_of_row == torch.arange(QUARTERS, device=errors.device)[:, None]
+        return torch.stack([(belongs * errors).sum(dim=1), belongs.sum(dim=1).float()], dim=1)
 
     def noised(
         self, clean: Tensor, noise: Tensor, timesteps: Tensor, perturbation: Tensor | None = None
