@@ -1,10 +1,8 @@
 """`refiner-ds status`: how a run is doing, by what lies in its output folder, from any host that sees that."""
 
-import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +12,20 @@ from refiner_ds.config.verbs.models import Status
 from refiner_ds.errors import PREEMPTED, UserError
 from refiner_ds.state import STATE, State, read_state
 from refiner_ds.tracking.journal import Line, read_lines
+from refiner_ds.tracking.pace import pace_of
 from refiner_ds.tracking.shipped import Shipped, read_shipped
 from refiner_ds.train.folder import best_metric
 from refiner_ds.train.lock import is_held
 from refiner_ds.units import size_text, time_text
 from refiner_ds.verbs.answer import answer, require_answerable
 
-RECENT, READINGS = 100, 20
-"""Steps over which losses are averaged, and readings of the devices over which the pace is taken."""
-READING = "train/mfu"
-"""Metric of the last step of each reading, which is told as soon as it is read."""
+RECENT = 100
+"""Steps over which losses are averaged."""
 LOST = "lost"
 """State of a run whose file says that it is running while nobody holds its folder."""
 PATIENCE_SECONDS, PATIENCE = 60.0, 5
 """A run that tells nothing for so long, and for so many times its longest silence of late, is told to stand still."""
 EXIT_CODES = {"running": 0, "finished": 0, "preempted": PREEMPTED, "failed": 1, LOST: 1}
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How fast a run has gone of late, all of it: steps, validations and what stood between them.
-
-    Attributes:
-        step: the last that the journal tells.
-        at: when it was told, in seconds since 1970.
-        seconds: of one step.
-        silence: the longest time between two tellings, in seconds.
-    """
-
-    step: int
-    at: float
-    seconds: float
-    silence: float
 
 
 def run(options: Status) -> int:
@@ -92,8 +72,8 @@ def _of_state(folder: Path, state: State) -> dict[str, Any]:
 
 
 def _of_training(training: Sequence[Line], state: State, word: str, now: float) -> dict[str, Any]:
-    pace = _pace(training)
-    told: dict[str, Any] = {"step": max(state.step, pace.step) if word != "finished" else state.step}
+    pace, last = pace_of(training), training[-1].step
+    told: dict[str, Any] = {"step": max(state.step, last) if word != "finished" else state.step}
     losses = {line.step: line.values["train/loss"] for line in training}
     recent = [losses[step] for step in sorted(losses)[-2 * RECENT :]]
     told["loss"] = _mean(recent[-RECENT:])
@@ -102,27 +82,12 @@ def _of_training(training: Sequence[Line], state: State, word: str, now: float) 
     for name in ("pairs_per_s", "mfu", "data_wait", "memory_gb", "rank_spread", "skipped_steps", "bad_samples"):
         values = [line.values[f"train/{name}"] for line in training if f"train/{name}" in line.values]
         told |= {name: values[-1]} if values else {}
-    if word == "running" and pace.at >= state.started:
+    if word == "running" and pace and pace.at >= state.started:
         told["seconds_per_step"] = pace.seconds
         told["seconds_left"] = max(0.0, (state.steps - pace.step) * pace.seconds - (now - pace.at))
         told["seconds_silent"] = now - pace.at
         told["stands_still"] = now - pace.at > max(PATIENCE_SECONDS, PATIENCE * pace.silence)
     return told
-
-
-def _pace(training: Sequence[Line]) -> Pace:
-    """Between the last readings that one start of the run has made in a row."""
-    row: list[Line] = []
-    for line in reversed(training):
-        if READING in line.values:
-            if len(row) > READINGS or (row and line.step >= row[-1].step):
-                break
-            row.append(line)
-    if not row:
-        return Pace(training[-1].step, training[-1].at, 0.0, 0.0)
-    last, first = row[0], row[-1]
-    seconds = (last.at - first.at) / (last.step - first.step) if last is not first else 0.0
-    return Pace(last.step, last.at, seconds, max((b.at - a.at for b, a in itertools.pairwise(row)), default=0.0))
 
 
 def _of_validations(folder: Path, journal: Sequence[Line]) -> dict[str, Any]:

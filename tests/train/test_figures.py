@@ -57,11 +57,14 @@ def test_a_node_is_sampled_since_the_sample_before(tmp_path):
         pass
     found = sampler.take()
     assert 0 < found["cpu"] <= 1 and found["memory_gb"] > 0.1 and found["disk_free_gb"] > 0
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as sender, server.accept()[0] as receiver:
-            for _ in range(50):
-                sender.sendall(bytes(100_000))
-                receiver.recv(100_000, socket.MSG_WAITALL)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as sender,
+        server.accept()[0] as receiver,
+    ):
+        for _ in range(50):
+            sender.sendall(bytes(100_000))
+            receiver.recv(100_000, socket.MSG_WAITALL)
     assert sampler.take()["sent_mb_s"] > 0
 
 
