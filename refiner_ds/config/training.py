@@ -134,6 +134,8 @@ class Train:
     """Guidance of validation; the base's own where not given, 10 unless it says otherwise."""
     logging_steps: int = 10
     """Optimizer steps between two readings of the losses; every step's figures are written all the same."""
+    log_json: bool = False
+    """Print what happens as JSON, one object a line, instead of for a person."""
     buckets: str = BUCKETS
     """Aspect buckets as KEY:WIDTHxHEIGHT, comma-separated; a square crop of the height is cut from each."""
     dataloader_num_workers: int = 2

@@ -7,10 +7,14 @@ from typing import Any
 
 import torch
 
+from refiner_ds import __version__
 from refiner_ds.estimate.advice import SEVERAL
 from refiner_ds.estimate.traffic import traffic
+from refiner_ds.tracking.journal import read_lines
+from refiner_ds.tracking.pace import pace_of
 from refiner_ds.train.console import Console
 from refiner_ds.train.plan import Plan
+from refiner_ds.units import time_text
 from refiner_ds.versions import git_commit, versions
 
 BY_NODE = (
@@ -76,15 +80,14 @@ def name_of_device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def say_header(console: Console, plan: Plan, device: torch.device, trained: int) -> None:
-    """Where, how and how long the run trains so many weights, and what is worth a note."""
+def say_header(console: Console, plan: Plan, hosts: Sequence[tuple[str, str]], trained: int) -> None:
+    """Where, how, on what and how long the run trains so many weights, where it is kept, and what is worth a note.
+
+    Args:
+        hosts: host and device of each rank.
+    """
     resolved, times = plan.resolved, plan.times
-    name = name_of_device(device)
-    console.say(
-        f"{plan.world.size} x {name}, ZeRO-{resolved.stage}, precision {resolved.precision}: global batch "
-        f"{resolved.global_batch_size} = {resolved.micro_batch_size} x {resolved.accumulation_steps} accumulated x "
-        f"{plan.world.size} ranks; {len(plan.samples)} training samples, steps {times.first} to {times.last}"
-    )
+    console.header(f"refiner_ds {__version__}, {plan.flags.output_dir}", _rows(plan, hosts, trained))
     if resolved.stage == 2 and resolved.accumulation_steps >= SEVERAL and plan.world.size > 1:
         size = 4 if resolved.precision == "no" else 2
         two, one = (traffic(trained, plan.world.size, stage, resolved.accumulation_steps, size) for stage in (2, 1))
@@ -100,8 +103,29 @@ def say_header(console: Console, plan: Plan, device: torch.device, trained: int)
             )
     if plan.checkpoint:
         is_done = times.first >= times.last
-        console.say(
-            f"nothing left to train after {plan.checkpoint.path}"
-            if is_done
-            else f"continuing from {plan.checkpoint.path}"
-        )
+        console.say(f"{'nothing left to train after' if is_done else 'continuing from'} {plan.checkpoint.path}")
+
+
+def _rows(plan: Plan, hosts: Sequence[tuple[str, str]], trained: int) -> dict[str, str]:
+    """The lines of the header by what each is about."""
+    flags, resolved, times, index = plan.flags, plan.resolved, plan.times, plan.shards.index
+    count = len({host for host, _ in hosts})
+    precision = "fp32" if resolved.precision == "no" else resolved.precision
+    left = times.last - times.first
+    pace = pace_of(read_lines(flags.output_dir))
+    hours = f", about {time_text(pace.seconds * left)} at its pace so far" if pace and pace.seconds and left else ""
+    every = f"every {times.checkpointing:,} steps" if times.checkpointing else "at the end"
+    epochs = times.last * resolved.global_batch_size / plan.order.due.total
+    validation = f"validation every {times.validation:,}" if times.validation else "no validation"
+    what = "latents of pictures" if index.encoding else "pictures"
+    return {
+        "hardware": f"{whereabouts(hosts)['devices']}{f' on {count} hosts' if count > 1 else ''}, "
+        f"ZeRO-{resolved.stage}, {precision}",
+        "batch": f"global batch {resolved.global_batch_size} = {resolved.micro_batch_size} x "
+        f"{resolved.accumulation_steps} accumulated x {plan.world.size} ranks",
+        "data": f"{len(plan.samples):,} training samples ({what}), {len(index.rows('val')):,} held out, in "
+        f"{plan.shards.location}",
+        "steps": f"{times.first:,} to {times.last:,}, {epochs:.3g} epochs{hours}",
+        "weights": f"{trained / 1e6:,.1f} M trained, learning rate {plan.learning_rate:.3g}",
+        "keeps": f"a checkpoint {every}, {validation}; metrics.jsonl and logs/ in {flags.output_dir}",
+    }

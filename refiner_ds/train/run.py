@@ -11,6 +11,7 @@ import torch
 
 from refiner_ds.checkpoint.layout import name_of
 from refiner_ds.checkpoint.place import Place, find_place
+from refiner_ds.checkpoint.retention import best_of
 from refiner_ds.checkpoint.state import SavedState
 from refiner_ds.config.training import Train
 from refiner_ds.data.buckets import require_crops
@@ -23,13 +24,13 @@ from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.state import StateFile
 from refiner_ds.supervise.ending import MISTAKE
 from refiner_ds.supervise.link import Link
-from refiner_ds.tracking.journal import Journal
+from refiner_ds.tracking.journal import Journal, read_metrics
 from refiner_ds.tracking.start import LOG, start_shipper
 from refiner_ds.train.about import name_of_device, say_header, settings_of, whereabouts
 from refiner_ds.train.best_export import require_shared
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine, allow_tf32, start_process_group
-from refiner_ds.train.folder import write_settings
+from refiner_ds.train.folder import best_metric, write_settings
 from refiner_ds.train.hooks import RunHooks
 from refiner_ds.train.lock import Lock
 from refiner_ds.train.loop import train
@@ -146,14 +147,14 @@ def _train(
         engine.restore(SavedState(plan.checkpoint.path))
 
     hosts = side.gathered((platform.node(), name_of_device(device)))
-    console = Console(world.is_main, plan.times.first, plan.times.last)
+    console = Console(world.is_main, plan.times.first, plan.times.last, flags.log_json)
     journal, shipper = None, None
     if world.is_main:
         write_settings(flags.output_dir, {**settings_of(plan), "whereabouts": whereabouts(hosts)})
         state.reach(plan.times.first, is_first=True)
         journal = Journal(flags.output_dir)
         shipper = start_shipper(flags.output_dir, flags.tracking_uri, flags.experiment)
-    say_header(console, plan, device, engine.num_trained)
+    say_header(console, plan, hosts, engine.num_trained)
     if plan.checkpoint:
         for change in changes(plan.checkpoint.commit["settings"], settings_of(plan)):
             console.say(f"note: {change}")
@@ -204,11 +205,19 @@ def _say_end(plan: Plan, done: int, is_finished: bool, cause: str, console: Cons
     last = folder / name_of(max(plan.times.first, done))
     if is_finished:
         state.finish(plan.times.last)
-        console.say(f"finished: {last}, figures in {folder}/metrics.jsonl")
+        console.say(f"finished: {last}{_validated(folder)}, figures in {folder}/metrics.jsonl")
     else:
         cause = cause or "another rank"
         state.preempt(done, cause)
         console.say(f"stopped by {cause} after step {done}: {last} is complete, and the same command continues")
+
+
+def _validated(folder: Path) -> str:
+    """The best validation in words, where there was one."""
+    metric = best_metric(folder)
+    found = read_metrics(folder).get(metric, {})
+    best = best_of(found, found, 1, largest_is_best=True)
+    return f", best validation at step {best[0]} ({metric} {found[best[0]]:.4g})" if best else ""
 
 
 def _recipe(flags: Train) -> Recipe:

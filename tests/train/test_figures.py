@@ -1,5 +1,6 @@
 """The ranks' figures together, and how a person sees them."""
 
+import json
 import random
 import socket
 import time
@@ -18,6 +19,18 @@ def test_one_rank_alone_is_the_mean_of_all():
     metrics, slowest = together([ONE])
     expected = {"tflops": 2.0, "mfu": 0.25, "data_wait": 0.1, "memory_gb": 3.0, "rank_spread": 1.0}
     assert metrics == pytest.approx({f"train/{name}": value for name, value in expected.items()}) and slowest == ""
+
+
+def test_a_machine_gets_each_line_as_json(capsys):
+    console = Console(True, 0, 4, as_json=True)
+    console.header("refiner_ds 1", {"batch": "global batch 8"})
+    console.say("continuing")
+    console.step(3, {"train/loss": float("inf"), "train/lr": 1e-4, "train/pairs_per_s": 3.0}, "")
+    Console(False, 0, 4, as_json=True).say("another rank")
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in told] == ["header", "message", "step"]
+    assert told[0]["batch"] == "global batch 8" and told[1]["text"] == "continuing"
+    assert (told[2]["step"], told[2]["train/loss"]) == (3, "inf") and abs(told[2]["time"] - time.time()) < 60
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3, 8, 64])

@@ -59,7 +59,14 @@ def whole(flags, tmp_path_factory):
 
 def test_a_run_says_what_it_does_and_learns(whole):
     folder, output = whole
-    assert "2 x CPU, ZeRO-2, precision no: global batch 8 = 2 x 2 accumulated x 2 ranks" in output
+    assert "hardware  2 x CPU, ZeRO-2, fp32\n  batch     global batch 8 = 2 x 2 accumulated x 2 ranks" in output
+    assert (
+        "data      20 training samples (pictures), 4 held out" in output and "steps     0 to 8, 2.67 epochs" in output
+    )
+    assert "validation at step 8 on 4 samples" in output and "of 4 samples have a lower PSNR than before" in output
+    assert f"finished: {folder}/checkpoint-8, best validation at step 8 (val/psnr " in output
+    noise = [line for line in output.splitlines() if "Warning" in line or "warning" in line or "[WARNING]" in line]
+    assert noise == [], "nothing that a user can act on"
     assert json.loads((folder / "finished.json").read_text()) == {"step": 8}
     state = read_state(folder)
     assert (state.state, state.step, state.steps, state.exit_code) == ("finished", 8, 8, 0)
