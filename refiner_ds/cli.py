@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "train": (training.Train, "refiner_ds.train.start"),
     "status": (models.Status, "refiner_ds.verbs.status"),
     "tracking sync": (models.TrackingSync, "refiner_ds.verbs.tracking_sync"),
+    "tracking register": (models.TrackingRegister, "refiner_ds.verbs.tracking_register"),
     "checkpoints": (models.Checkpoints, "refiner_ds.verbs.checkpoints"),
     "export": (models.Export, "refiner_ds.verbs.export"),
     "import-legacy": (models.ImportLegacy, "refiner_ds.verbs.import_legacy"),

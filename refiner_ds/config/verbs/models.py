@@ -60,6 +60,22 @@ class TrackingSync:
 
 
 @dataclass(frozen=True)
+class TrackingRegister:
+    """Make an exported refiner a version of a model in MLflow's registry, which `mlflow.pyfunc` loads."""
+
+    model: Annotated[Positional[Path], arg(metavar="MODEL")]
+    """Folder that export wrote, a pipeline; it is copied to MLflow's artifacts."""
+    name: str
+    """Name of the model in the registry; it becomes its next version."""
+    run: Path | None = None
+    """Output folder of the run that it was trained by, to whose MLflow run it is then attached."""
+    tracking_uri: str | None = None
+    """MLflow server or store; MLFLOW_TRACKING_URI when not given, else where the run is tracked."""
+    experiment: str = "refiner_ds"
+    """MLflow experiment of the model's own run, where no --run is given."""
+
+
+@dataclass(frozen=True)
 class Export:
     """Write a checkpoint as a diffusers pipeline in safetensors, or its low-rank updates alone; needs no GPU."""
 
