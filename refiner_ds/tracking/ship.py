@@ -20,7 +20,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
@@ -51,10 +51,15 @@ class Shipper:
         self._uri = without_password(uri)
         self._client = MlflowClient(tracking_uri=uri)
         self._experiment = experiment
+        self.accepted = 0
+        """Parts that the server has taken, which tells one that is slow to take all from one that takes nothing."""
         self._shipped: Shipped | None = None
+        self._unsent = [self._ship_parameters, self._ship_files, self._ship_deepspeed, self._ship_data]
 
     def open_run(self) -> None:
         """Finds the job's run again, or creates it with its parameters: one run per job, however often it resumes."""
+        if self._shipped:
+            return
         known = read_shipped(self._folder)
         if known and known.uri == self._uri and known.run_id:
             self._client.update_run(known.run_id, status="RUNNING")
@@ -74,21 +79,40 @@ class Shipper:
         self._shipped = known
 
     def ship_settings(self) -> None:
-        """Sends parameters, tags, data set and the settings; parameters that the run has already keep their values."""
-        assert self._shipped is not None, "open_run comes first"
-        run, settings = self._shipped.run_id, self._settings()
-        for name, value in tags_of(self._folder, settings).items():  # of a run that goes on elsewhere too
-            self._client.set_tag(run, name, value)
+        """Sends parameters, tags, data set and the settings; parameters that the run has already keep their values.
+
+        What the server has taken is not sent again by the next call.
+        """
+        while self._unsent:
+            self._unsent[0]()
+            del self._unsent[0]
+            self.accepted += 1
+
+    def _ship_parameters(self) -> None:
+        run, settings = self._run_id, self._settings()
         has = self._client.get_run(run).data.params
         params = [Param(name, str(value)[:6000]) for name, value in _flat(settings) if name not in has]
+        tags = [RunTag(name, value) for name, value in tags_of(self._folder, settings).items()]
+        self._client.log_batch(run, tags=tags)  # of a run that goes on elsewhere, too
         for start in range(0, len(params), 100):
             self._client.log_batch(run, params=params[start : start + 100])
-        self._client.log_artifact(run, str(self._folder / SETTINGS))
-        if "deepspeed" in settings:
-            self._client.log_dict(run, settings["deepspeed"], "deepspeed.json")
-        if data := dataset_of(settings):
+
+    def _ship_files(self) -> None:
+        self._client.log_artifact(self._run_id, str(self._folder / SETTINGS))
+
+    def _ship_deepspeed(self) -> None:
+        if "deepspeed" in (settings := self._settings()):
+            self._client.log_dict(self._run_id, settings["deepspeed"], "deepspeed.json")
+
+    def _ship_data(self) -> None:
+        if data := dataset_of(self._settings()):
             inputs = DatasetInput(Dataset(**data), [InputTag("mlflow.data.context", "training")])
-            self._client.log_inputs(run, [inputs])
+            self._client.log_inputs(self._run_id, [inputs])
+
+    @property
+    def _run_id(self) -> str:
+        assert self._shipped is not None, "open_run comes first"
+        return self._shipped.run_id
 
     def ship(self) -> bool:
         """Sends the next lines, if there are any; true once the server has all of them."""
@@ -115,15 +139,14 @@ class Shipper:
                 self._client.set_tag(self._shipped.run_id, f"refiner_ds.{what}", place)
         self._shipped.offset += sum(map(len, lines))
         self._shipped.note(self._folder)
+        self.accepted += 1
         return False
 
     def close_run(self, state: State | None) -> None:
         """Sets how the job ended; without a state it has failed before it could tell."""
-        assert self._shipped is not None, "open_run comes first"
-        run, word = self._shipped.run_id, state.state if state else "failed"
-        self._client.set_tag(run, "refiner_ds.state", word)
-        self._client.set_tag(run, "refiner_ds.cause", state.cause if state else "")
-        self._client.set_terminated(run, STATUS.get(word, "FAILED"))
+        word, cause = (state.state, state.cause) if state else ("failed", "")
+        self._client.log_batch(self._run_id, tags=[RunTag("refiner_ds.state", word), RunTag("refiner_ds.cause", cause)])
+        self._client.set_terminated(self._run_id, STATUS.get(word, "FAILED"))
 
     def delete_run(self) -> None:
         """Takes the run away again, as far as MLflow does that: it can still be restored."""
@@ -184,7 +207,7 @@ def send(folder: Path, uri: str, experiment: str, goes_on: bool) -> None:
 def follow(folder: Path, uri: str, experiment: str, trainer: int) -> int:
     """Ships until the trainer has ended and everything is there; 0 if so, 1 if the server could not be reached."""
     shipper = Shipper(folder, uri, experiment)
-    is_open, pause, deadline, complaint, gone = False, 1.0, None, None, None
+    pause, accepted, deadline, complaint, gone = 1.0, 0, None, None, None
     while True:
         end = _told_end(folder)
         if not _is_alive(trainer):
@@ -192,10 +215,8 @@ def follow(folder: Path, uri: str, experiment: str, trainer: int) -> int:
         # a run that is killed cannot tell why, and its warden may still
         has_ended = end is not None or (gone is not None and time.monotonic() - gone > CAUSE_SECONDS)
         try:
-            if not is_open:
-                shipper.open_run()
-                shipper.ship_settings()
-                is_open = True
+            shipper.open_run()
+            shipper.ship_settings()
             while not shipper.ship():
                 pass
             if has_ended:
@@ -203,7 +224,8 @@ def follow(folder: Path, uri: str, experiment: str, trainer: int) -> int:
                 return 0
             pause, complaint = 1.0, None
         except (MlflowException, OSError) as error:
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            pause = 1.0 if shipper.accepted > accepted else min(2 * pause, LONGEST_PAUSE_SECONDS)
+            accepted = shipper.accepted
             if complaint is None:
                 complaint = without_password(str(error).splitlines()[0])
                 print(f"tracking: MLflow at {without_password(uri)} does not take the metrics ({complaint}); "

@@ -1,6 +1,7 @@
 """A real `mlflow server` on loopback, and bad weather in front of it."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -49,11 +50,12 @@ class Server:
 
 
 class Weather:
-    """Stands before a server: every `fails`-th request ends in 503, some after the server has done it; all are slow."""
+    """Stands before a server: a share of the requests end in 503, half of them after the server has done them; all take
+    so many seconds."""
 
-    def __init__(self, server: Server, fails: int, seconds: float) -> None:
-        self.count = 0
-        weather, lock = self, threading.Lock()
+    def __init__(self, server: Server, fails: float, seconds: float) -> None:
+        self.count = self.failed = 0
+        weather, lock, chance = self, threading.Lock(), random.Random(1)
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -61,15 +63,14 @@ class Weather:
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 with lock:
+                    drawn = chance.random()
                     weather.count += 1
-                    turn = weather.count
+                    weather.failed += drawn < fails
                 time.sleep(seconds)
                 status, content, kind = 503, b"bad weather", "text/plain"
-                is_lost_before, is_lost_after = turn % fails == 0, turn % fails == fails // 2
-                if not is_lost_before:
-                    status, content, kind = self._forwarded(body)
-                if is_lost_after:
-                    status, content, kind = 503, b"bad weather", "text/plain"
+                if drawn >= fails / 2:
+                    answer = self._forwarded(body)
+                    status, content, kind = answer if drawn >= fails else (status, content, kind)
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(content)))

@@ -157,7 +157,7 @@ def _offset(folder):
 
 @pytest.mark.slow
 def test_a_slow_server_that_errs_gets_every_point_once(run_folder, running):
-    weather = Weather(running, fails=4, seconds=0.2)
+    weather = Weather(running, fails=0.25, seconds=0.1)
     journal = Journal(run_folder)
     for step in range(1, 1001):
         journal.metrics(step, {"train/loss": 1 / step})
@@ -168,7 +168,7 @@ def test_a_slow_server_that_errs_gets_every_point_once(run_folder, running):
     finally:
         process.kill()
         weather.stop()
-    assert weather.count > 20
+    assert weather.failed >= 3
     assert counts(running.uri, run_folder) == Counter(range(1, 1001))
     client = MlflowClient(running.uri)
     experiment = client.get_experiment_by_name("refiner_ds").experiment_id
