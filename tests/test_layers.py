@@ -35,7 +35,7 @@ import each other only in wiring."""
 WIRING = len(LAYERS) - 1
 DOORS = {
     "deepspeed": ("refiner_ds.train.engine",),
-    "mlflow": ("refiner_ds.tracking.ship", "refiner_ds.tracking.register", "refiner_ds.tracking.served"),
+    "mlflow": tuple(f"refiner_ds.tracking.{name}" for name in ("ship", "nested", "register", "served")),
 }
 BY_NAME = (
     "refiner_ds.loading",

@@ -1,4 +1,4 @@
-"""Starts the shipper beside a run; knows nothing of MLflow but the name of its setting."""
+"""Starts what brings runs to MLflow, in processes of their own; knows nothing of MLflow but the name of its setting."""
 
 import os
 import subprocess
@@ -23,3 +23,11 @@ def start_shipper(folder: Path, uri: str | None, experiment: str) -> subprocess.
             stderr=log,
             start_new_session=True,
         )
+
+
+def nest_evaluation(output: Path, run: Path) -> str:
+    """Brings an evaluation into the MLflow run of a training, and waits for that; what hindered it, in words."""
+    command = [sys.executable, "-m", "refiner_ds.tracking.nested", str(output), str(run)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""

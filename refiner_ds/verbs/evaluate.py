@@ -28,6 +28,8 @@ from refiner_ds.evaluate.text import lines_of
 from refiner_ds.folders import require_folder
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.tracking.journal import SETTINGS, read_metrics
+from refiner_ds.tracking.shipped import read_shipped
+from refiner_ds.tracking.start import nest_evaluation
 from refiner_ds.verbs.device import device_of, load_refiner
 from refiner_ds.verbs.progress import progress_bar
 from refiner_ds.verbs.ranks import as_rank, gathering
@@ -113,6 +115,9 @@ def _write(options: Evaluate, evaluation: Evaluation, training: Training) -> Non
     write_report(out / "report.html", found, by_heading, str(options.model), how, training)
     print("\n".join(lines_of(found)))
     print(f"report in {out / 'report.html'}, figures in metrics.json and of each sample in samples.csv")
+    shipped = read_shipped(options.run) if options.run else None
+    if options.run and shipped and shipped.run_id and (fault := nest_evaluation(out, options.run)):
+        note(f"{fault}; all of it is in {out}, and the same command sends it again.")
 
 
 def _write_samples(path: Path, judged: Sequence[Judged]) -> None:

@@ -1,6 +1,5 @@
 """`refiner-ds tracking register`: an exported refiner becomes a model in MLflow's registry."""
 
-import os
 from pathlib import Path
 
 from refiner_ds.config.verbs.models import TrackingRegister
@@ -26,9 +25,7 @@ def run(options: TrackingRegister) -> None:
         )
     if not (folder / "model_index.json").exists():
         raise UserError(f"{folder} holds no pipeline (model_index.json is not there); name a folder that export wrote.")
-    if options.tracking_uri:
-        os.environ["MLFLOW_TRACKING_URI"] = options.tracking_uri
-    uri, run_id = uri_of(options.run or Path.cwd()), None
+    uri, run_id = options.tracking_uri or uri_of(options.run or Path.cwd()), None
     if options.run:
         shipped = read_shipped(options.run)
         if not (shipped and shipped.run_id and shipped.uri == without_password(uri)):

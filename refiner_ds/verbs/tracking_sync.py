@@ -1,7 +1,5 @@
 """`refiner-ds tracking sync`: sends MLflow what it lacks of a run."""
 
-import os
-
 from refiner_ds.config.verbs.models import TrackingSync
 from refiner_ds.errors import Failure, UserError
 from refiner_ds.tracking.journal import FILE_NAME
@@ -21,9 +19,7 @@ def run(options: TrackingSync) -> None:
     folder = options.run
     if not (folder / FILE_NAME).exists():
         raise UserError(f"{folder} has no {FILE_NAME}, so there is nothing to send; name the --output_dir of a run.")
-    if options.tracking_uri:
-        os.environ["MLFLOW_TRACKING_URI"] = options.tracking_uri  # where its libraries look for it too
-    uri = uri_of(folder)
+    uri = options.tracking_uri or uri_of(folder)
     known = read_shipped(folder)
     before = known.offset if known and known.uri == without_password(uri) else 0
     try:

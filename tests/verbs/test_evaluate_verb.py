@@ -4,8 +4,11 @@ import csv
 import json
 
 import pytest
+from mlflow import MlflowClient
 
 from refiner_ds.cli import main
+from refiner_ds.tracking.journal import SETTINGS, Journal
+from refiner_ds.tracking.ship import send
 from tests.train.launch import free_port, start
 from tests.verbs.conftest import SIZE
 
@@ -55,3 +58,33 @@ def test_two_ranks_leave_what_one_leaves(model, manifest, tmp_path):
     assert done.stdout.count("render  repaired") == 1, "rank 0 alone tells"
     for name in ("metrics.json", "samples.csv", "report.html", "pictures.png"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_an_evaluation_with_its_run_is_nested_in_that_and_told_where_the_server_is_gone(
+    model, manifest, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # where a store of a file keeps artifacts
+    uri, run = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "run"
+    run.mkdir()
+    (run / SETTINGS).write_text(json.dumps({"train": {"seed": 7}}))
+    Journal(run).metrics(1, {"train/loss": 1.0})
+    send(run, uri, "refiner_ds", goes_on=False)
+    parent = json.loads((run / "tracking.json").read_text())["run_id"]
+    evaluate = ["evaluate", "--model", model, "--manifest", manifest, "--run", run, "--output", tmp_path / "out"]
+    assert main([*map(str, evaluate)]) == 0
+    client = MlflowClient(uri)
+    experiment = client.get_run(parent).info.experiment_id
+    (found,) = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+    told = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found.data.metrics["repaired/psnr"] == told["repaired"]["psnr"]
+    assert found.data.metrics["gain/ssim"] == told["gain"]["ssim"]["mean"] and found.info.status == "FINISHED"
+    assert {file.path for file in client.list_artifacts(found.info.run_id)} == {
+        "report.html", "metrics.json", "samples.csv",
+    }  # fmt: skip
+    shipped = json.loads((run / "tracking.json").read_text())
+    (run / "tracking.json").write_text(json.dumps({**shipped, "uri": "http://127.0.0.1:9"}))
+    capsys.readouterr()
+    assert main([*map(str, evaluate)]) == 0
+    said = capsys.readouterr().err
+    assert "MLflow at http://127.0.0.1:9 does not take the evaluation" in said and "all of it is in" in said

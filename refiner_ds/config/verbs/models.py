@@ -165,7 +165,7 @@ class Evaluate:
     shard_cache_limit: str | None = None
     """Bytes that this folder may take, such as 200GB."""
     run: Path | None = None
-    """Output folder of the training run, whose loss curve goes into the report."""
+    """Output folder of the training run: its curves go into the report, and the evaluation into its MLflow run."""
     num_inference_steps: int | None = None
     """Sampling steps; the refiner's own where not given, 20 unless its folder says otherwise."""
     guidance_scale: float | None = None
