@@ -27,6 +27,7 @@ setup(
         "fsspec>=2026.9",
         "requests>=2.34",
         "psutil>=7",
+        "nvidia-ml-py>=12",  # by which torch tells a GPU's use and power
         "mlflow>=3.17",
         "torchmetrics>=1.9",
         "safetensors>=0.8",

@@ -67,13 +67,20 @@ class StateFile:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._state: State | None = None
+        self._is_told = False
+        self.before: State | None = None
+        """What the start before has left."""
 
     def begin(self, steps: int) -> None:
-        """Takes the file over from the start before, whose last step stands until this one is asked for another."""
-        held, now = read_state(self._folder), time.time()
-        state = State("running", held.step if held else 0, steps, platform.node(), getpid(), now, now)
-        _write(self._folder, state)
-        self._state = state
+        """Takes the file over from the start before, whose last step stands until this one tells another.
+
+        That a run is finished stands too, until it is known that this start goes well.
+        """
+        self.before, now = read_state(self._folder), time.time()
+        step = self.before.step if self.before else 0
+        self._state = State("running", step, steps, platform.node(), getpid(), now, now)
+        if not self.before or self.before.state != "finished":
+            self._become()
 
     def reach(self, step: int, is_first: bool = False) -> None:
         """Tells how many steps are completed, now and then; on a disk that is full for now it stays as it was.
@@ -101,13 +108,14 @@ class StateFile:
 
     def fail(self, cause: str, exit_code: int) -> None:
         """The run ends for a fault, if it ever began and has not ended well."""
-        if self._state and self._state.state == "running":
+        if self._is_told and self._state and self._state.state == "running":
             with contextlib.suppress(OSError):
                 self._become(state="failed", cause=cause, exit_code=exit_code)
 
     def _become(self, **changes: Any) -> None:
         assert self._state, "begin comes first"
         self._state = _write(self._folder, replace(self._state, **changes))
+        self._is_told = True
 
 
 def _write(folder: Path, state: State) -> State:

@@ -26,12 +26,17 @@ def versions(beside: Iterable[str] = ()) -> dict[str, str]:
 
 def git_commit() -> str | None:
     """The commit of the checkout that this code runs from, "-dirty" behind it where files differ; None outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--match=-"]
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        # an installation below another project's checkout is none of that
+        _said([*git, "ls-files", "--error-unmatch", Path(__file__).name])
+        return _said([*git, "describe", "--always", "--dirty", "--abbrev=40", "--match=-"])
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+
+
+def _said(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
 def digest_of(folder: Path) -> str:

@@ -39,6 +39,21 @@ def test_a_run_is_told_from_its_begin_to_its_end_and_anew(tmp_path):
     assert told(tmp_path)["state"] == "finished"
 
 
+def test_a_start_that_is_refused_does_not_take_its_end_from_a_finished_run(tmp_path):
+    file = StateFile(tmp_path)
+    file.begin(40)
+    file.finish(40)
+    again = StateFile(tmp_path)
+    again.begin(40)
+    again.fail("its base is gone", 2)
+    assert told(tmp_path)["state"] == "finished" and (tmp_path / FINISHED).exists()
+    assert again.before.step == 40
+    third = StateFile(tmp_path)
+    third.begin(60)
+    third.reach(40, is_first=True)
+    assert (told(tmp_path)["state"], told(tmp_path)["steps"]) == ("running", 60) and not (tmp_path / FINISHED).exists()
+
+
 def test_the_step_is_told_now_and_then(tmp_path, monkeypatch):
     file = StateFile(tmp_path)
     file.begin(40)

@@ -29,7 +29,10 @@ def find_perceptual(device: torch.device, tell: Callable[[str], None]) -> Iterat
     try:
         yield Perceptual("lpips", Lpips(alexnet, device))
     except OSError as error:
-        tell(f"no LPIPS: its AlexNet is not at {alexnet} ({error.strerror or error})")
+        tell(
+            f"no LPIPS: its AlexNet is not at {alexnet} ({error.strerror or error}); put it there from "
+            f"download.pytorch.org/models/{LPIPS_FILE}"
+        )
     try:
         yield Perceptual("dino", Dino(DINO, device))
     except OSError:

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,13 +36,20 @@ class Training:
 
 
 def write_report(
-    path: Path, found: Summary, shown: Mapping[str, Sequence[Shown]], model: str, how: str, training: Training
+    path: Path,
+    found: Summary,
+    shown: Mapping[str, Sequence[Shown]],
+    model: str,
+    how: str,
+    training: Training,
+    is_pipeline: bool = True,
 ) -> None:
     """Writes the report of one evaluation.
 
     Args:
         shown: samples by heading.
         model, how: which refiner, and how it was sampled, in words.
+        is_pipeline: diffusers can load it by itself.
     """
     css, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     parts = [
@@ -57,7 +65,7 @@ def write_report(
         *_curves(training.metrics),
         *(part for heading, samples in shown.items() for part in (f"<h2>{heading}</h2>", *map(_case, samples))),
         "<h2>Use it</h2>",
-        f"<pre>{html.escape(_usage(model))}</pre>",
+        f"<pre>{html.escape(_usage(model, is_pipeline))}</pre>",
         *_configuration(training.settings),
         f"</main><script>{script}</script></body></html>",
     ]
@@ -66,7 +74,7 @@ def write_report(
 
 def _verdict(found: Summary) -> str:
     gain, count = found.gain["psnr"], round(found.worse.mean * found.samples)
-    certain = gain.low > 0 or gain.high < 0
+    certain = found.samples > 1 and (gain.low > 0 or gain.high < 0)
     way = "closer to" if gain.mean > 0 else "farther from"
     text = (
         f"On average the repaired pictures are <b class='{_kind(gain.mean)}'>{abs(gain.mean):.2f} dB</b> {way} the "
@@ -114,10 +122,18 @@ def _table(found: Summary) -> str:
             rows.append([text, f"{before:.2f}", f"{after:.2f}", change, ""])
     note = (
         f"<p class='soft'>Against the photograph. The interval holds the mean gain with a probability of {LEVEL:.0%}, "
-        f"over {found.drawn} drawn again and again. A place is wrong where the error, averaged over {WINDOW}x{WINDOW} "
-        f"pixels, is {WRONG_FROM:.0%} of the range or more.</p>"
+        f"over {found.drawn} drawn again and again{_few(found)}. A place is wrong where the error, averaged over "
+        f"{WINDOW}x{WINDOW} pixels, is {WRONG_FROM:.0%} of the range or more.</p>"
     )
     return _rows(["against gt", "render", "repaired", "gain", "interval"], rows) + note
+
+
+def _few(found: Summary) -> str:
+    """A warning where frames of few scenes were drawn as if they had nothing in common."""
+    is_sure = found.drawn == "scenes" or not found.scenes
+    return (
+        "" if is_sure else f"; frames of one scene are alike, and there are {len(found.scenes)} scenes, so it is wider"
+    )
 
 
 def _groups(found: Summary) -> Iterator[str]:
@@ -203,10 +219,14 @@ def _img(sample: Shown, view: str, kind: str) -> str:
     return f"<img class='{kind}' alt='{view}' width='{width}' height='{height}' src='{address}'>"
 
 
-def _usage(model: str) -> str:
+def _usage(model: str, is_pipeline: bool) -> str:
+    command = (
+        f"refiner-ds repair --model {shlex.quote(model)} --render render.png --cond reference.png --output repaired.png"
+    )
+    if not is_pipeline:
+        return command
     return (
-        f"refiner-ds repair --model {model} --render render.png --cond reference.png --output repaired.png\n\n"
-        "from diffusers import DiffusionPipeline\nfrom PIL import Image\n\n"
+        f"{command}\n\nfrom diffusers import DiffusionPipeline\nfrom PIL import Image\n\n"
         f'refiner = DiffusionPipeline.from_pretrained("{model}", trust_remote_code=True)\n'
         'repaired = refiner(Image.open("render.png"), Image.open("reference.png")).images[0]'
     )

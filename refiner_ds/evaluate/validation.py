@@ -1,6 +1,6 @@
 """Validation during training: all ranks repair the held-out split, each its share, and tell figures together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ def validate(
     gathered: Callable[[Any], list[Any]],
     folder: Path,
     goes_on: Callable[[], bool],
+    scenes: Sequence[str] = (),
 ) -> tuple[Summary, list[Path]] | None:
     """Repairs the whole split over all ranks. All ranks must call.
 
     Args:
         gathered: what each rank gives, by rank.
         goes_on: asked before each round of one sample a rank; says the same on all ranks.
+        scenes: of each sample; none are known where there are none.
 
     Returns:
         None where it did not go on, else the summary, on all ranks alike, and the pictures written into `folder`
@@ -45,7 +47,8 @@ def validate(
         if not goes_on():
             is_whole = False
             break
-        for repaired in repair_all(refiner, (whole(held_out, i) for i in share[turn : turn + 1]), sampling, seed):
+        batches = (whole(held_out, i) for i in share[turn : turn + 1])
+        for repaired in repair_all(refiner, batches, sampling, seed, scenes=scenes):
             own.append(repaired.judged)
             if repaired.judged.position < PICTURES:
                 folder.mkdir(parents=True, exist_ok=True)

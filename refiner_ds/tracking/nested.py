@@ -3,15 +3,17 @@
 The server is the one that has RUN. Ends with 1 and a sentence where it does not take the evaluation.
 """
 
+import contextlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
 from mlflow.entities import Metric, RunTag
 
-from refiner_ds.tracking.ship import MlflowClient, MlflowException, uri_of, without_password
-from refiner_ds.tracking.shipped import read_shipped
+from refiner_ds.tracking.ship import MlflowClient, MlflowException
+from refiner_ds.tracking.shipped import read_shipped, without_password
 
 FILES = ("report.html", "metrics.json", "samples.csv")
 
@@ -33,14 +35,23 @@ def nest(output: Path, run: Path, uri: str) -> str:
     name = f"evaluation {output.resolve().name}"
     tags = {"mlflow.parentRunId": shipped.run_id, "mlflow.source.name": "refiner-ds evaluate"}
     made = client.create_run(parent.info.experiment_id, run_name=name, tags=tags).info.run_id
+    try:
+        _fill(client, made, output)
+    except (MlflowException, OSError):
+        with contextlib.suppress(MlflowException):
+            client.set_terminated(made, "FAILED")
+        raise
+    client.set_terminated(made, "FINISHED")
+    return made
+
+
+def _fill(client: MlflowClient, made: str, output: Path) -> None:
     now = int(time.time() * 1000)
     figures = _figures(json.loads((output / "metrics.json").read_text(encoding="utf-8")))
     metrics = [Metric(name, value, now, 0) for name, value in figures.items()]
     client.log_batch(made, metrics=metrics, tags=[RunTag("refiner_ds.output", str(output.resolve()))])
     for file in FILES:
         client.log_artifact(made, str(output / file))
-    client.set_terminated(made, "FINISHED")
-    return made
 
 
 def _figures(told: dict) -> dict[str, float]:
@@ -56,7 +67,9 @@ def _figures(told: dict) -> dict[str, float]:
 def main() -> int:
     """The command line."""
     output, run = map(Path, sys.argv[1:])
-    uri = uri_of(run)
+    shipped, given = read_shipped(run), os.environ.get("MLFLOW_TRACKING_URI", "")
+    assert shipped, "whoever starts this has seen it"
+    uri = given if without_password(given) == shipped.uri else shipped.uri  # the same, with its password
     try:
         nest(output, run, uri)
     except (MlflowException, OSError) as error:

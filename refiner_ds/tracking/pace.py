@@ -1,7 +1,7 @@
 """How fast a run goes, by its journal."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from refiner_ds.tracking.journal import Line
@@ -20,7 +20,7 @@ class Pace:
         step: the last that was read.
         at: when it was told, in seconds since 1970.
         seconds: of one step; 0 where there is one reading only.
-        silence: the longest time between two readings, in seconds.
+        silence: the longest time between two readings of all, in seconds.
     """
 
     step: int
@@ -29,21 +29,16 @@ class Pace:
     silence: float
 
 
-def pace_of(lines: Iterable[Line]) -> Pace | None:
-    """Between the last readings that one start of the run has made in a row; None where there is none."""
-    row = _last_row([line for line in lines if READING in line.values])
-    if not row:
+def pace_of(lines: Iterable[Line], since: float) -> Pace | None:
+    """Between the last readings of one start of a run; None where there is none.
+
+    Args:
+        since: when that start began, in seconds since 1970.
+    """
+    readings = [line for line in lines if READING in line.values and line.at >= since]
+    if not readings:
         return None
-    last, first = row[0], row[-1]
-    seconds = (last.at - first.at) / (last.step - first.step) if last is not first else 0.0
-    return Pace(last.step, last.at, seconds, max((b.at - a.at for b, a in itertools.pairwise(row)), default=0.0))
-
-
-def _last_row(readings: Sequence[Line]) -> list[Line]:
-    """From the last one back, for as long as they become fewer steps."""
-    row: list[Line] = []
-    for line in reversed(readings):
-        if len(row) > READINGS or (row and line.step >= row[-1].step):
-            break
-        row.append(line)
-    return row
+    last, first = readings[-1], readings[-READINGS:][0]
+    seconds = (last.at - first.at) / (last.step - first.step) if last.step > first.step else 0.0
+    silence = max((after.at - before.at for before, after in itertools.pairwise(readings)), default=0.0)
+    return Pace(last.step, last.at, seconds, silence)

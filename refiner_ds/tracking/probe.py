@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from refiner_ds.tracking.journal import FILE_NAME, SETTINGS
-from refiner_ds.tracking.ship import MlflowException, Shipper, without_password
+from refiner_ds.tracking.ship import MlflowException, Shipper
+from refiner_ds.tracking.shipped import without_password
 
 
 def probe(uri: str, experiment: str) -> None:

@@ -8,7 +8,6 @@ import argparse
 import fcntl
 import json
 import os
-import re
 import sys
 import time
 import uuid
@@ -27,7 +26,7 @@ from PIL import Image
 from refiner_ds.state import State, read_state
 from refiner_ds.tracking.described import dataset_of, tags_of
 from refiner_ds.tracking.journal import FILE_NAME, PICTURE, REFERENCE, SETTINGS, read_line
-from refiner_ds.tracking.shipped import Shipped, read_shipped
+from refiner_ds.tracking.shipped import Shipped, read_shipped, uri_of, without_password
 
 LOCK = ".tracking.lock"
 KEY = "refiner_ds.key"
@@ -91,9 +90,11 @@ class Shipper:
     def _ship_parameters(self) -> None:
         run, settings = self._run_id, self._settings()
         has = self._client.get_run(run).data.params
+        settings.pop("data", None)  # which the data set has; names of data sets may be none of MLflow's
         params = [Param(name, str(value)[:6000]) for name, value in _flat(settings) if name not in has]
-        tags = [RunTag(name, value) for name, value in tags_of(self._folder, settings).items()]
-        self._client.log_batch(run, tags=tags)  # of a run that goes on elsewhere, too
+        present = {"refiner_ds.state": "running", "refiner_ds.cause": ""}  # of a run that goes on after an end
+        tags = [RunTag(name, value) for name, value in {**tags_of(self._folder, settings), **present}.items()]
+        self._client.log_batch(run, tags=tags)
         for start in range(0, len(params), 100):
             self._client.log_batch(run, params=params[start : start + 100])
 
@@ -209,18 +210,20 @@ def follow(folder: Path, uri: str, experiment: str, trainer: int) -> int:
     shipper = Shipper(folder, uri, experiment)
     pause, accepted, deadline, complaint, gone = 1.0, 0, None, None, None
     while True:
-        end = _told_end(folder)
+        end, is_other = _told_end(folder), _is_another_start(folder, trainer)
         if not _is_alive(trainer):
             gone = gone or time.monotonic()
-        # a run that is killed cannot tell why, and its warden may still
-        has_ended = end is not None or (gone is not None and time.monotonic() - gone > CAUSE_SECONDS)
+        # a run that is killed cannot tell why, and one that fails may know the consequence alone; its warden may still
+        is_final = end is not None and end.state != "failed"
+        has_ended = is_final or is_other or (gone is not None and time.monotonic() - gone > CAUSE_SECONDS)
         try:
             shipper.open_run()
             shipper.ship_settings()
             while not shipper.ship():
                 pass
             if has_ended:
-                shipper.close_run(end)
+                if not is_other:  # else the shipper of the other start waits for its turn
+                    shipper.close_run(end)
                 return 0
             pause, complaint = 1.0, None
         except (MlflowException, OSError) as error:
@@ -243,16 +246,9 @@ def _told_end(folder: Path) -> State | None:
     return state if state and state.state != "running" else None
 
 
-def uri_of(folder: Path) -> str:
-    """Where a run is tracked: the server in the environment, else the one that has it, else a store of this folder."""
-    known = read_shipped(folder)
-    # a resumed run goes on where it was tracked, from whatever folder it is started
-    return os.environ.get("MLFLOW_TRACKING_URI") or (known.uri if known else f"sqlite:///{Path.cwd()}/mlflow.db")
-
-
-def without_password(text: str) -> str:
-    """The text without what stands before the host in its addresses."""
-    return re.sub(r"//[^/@\s]+@", "//", text)
+def _is_another_start(folder: Path, trainer: int) -> bool:
+    state = read_state(folder)
+    return state is not None and state.state == "running" and state.process != trainer
 
 
 def main() -> int:

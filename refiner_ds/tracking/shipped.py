@@ -1,6 +1,8 @@
 """What MLflow has of a run, as tracking.json in its folder tells it."""
 
 import json
+import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -38,3 +40,15 @@ def read_shipped(folder: Path) -> Shipped | None:
     """What a run's server has, if it ever had anything."""
     path = folder / STATE
     return Shipped(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def uri_of(folder: Path) -> str:
+    """Where a run is tracked: the server in the environment, else the one that has it, else a store of this folder."""
+    known = read_shipped(folder)
+    # a resumed run goes on where it was tracked, from whatever folder it is started
+    return os.environ.get("MLFLOW_TRACKING_URI") or (known.uri if known else f"sqlite:///{Path.cwd()}/mlflow.db")
+
+
+def without_password(text: str) -> str:
+    """The text without what stands before the host in its addresses."""
+    return re.sub(r"//[^/@\s]+@", "//", text)

@@ -10,6 +10,7 @@ import torch
 from refiner_ds import __version__
 from refiner_ds.estimate.advice import SEVERAL
 from refiner_ds.estimate.traffic import traffic
+from refiner_ds.state import State
 from refiner_ds.tracking.journal import read_lines
 from refiner_ds.tracking.pace import pace_of
 from refiner_ds.train.console import Console
@@ -56,11 +57,7 @@ def _data(plan: Plan) -> dict[str, Any]:
 
 def whereabouts(hosts: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Where a run is, from host and device of each rank; and the commit that its code is of, where git knows it."""
-    devices = Counter(device for _, device in hosts)
-    told = {
-        "hosts": ", ".join(dict.fromkeys(host for host, _ in hosts)),
-        "devices": ", ".join(f"{count} x {device}" for device, count in devices.items()),
-    }
+    told = {"hosts": ", ".join(dict.fromkeys(host for host, _ in hosts)), "devices": _devices(hosts)}
     return told | ({"commit": commit} if (commit := git_commit()) else {})
 
 
@@ -75,19 +72,28 @@ def common_settings(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _devices(hosts: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{count} x {device}" for device, count in Counter(device for _, device in hosts).items())
+
+
 def name_of_device(device: torch.device) -> str:
     """What a device calls itself."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def say_header(console: Console, plan: Plan, hosts: Sequence[tuple[str, str]], trained: int) -> None:
+def say_header(
+    console: Console, plan: Plan, hosts: Sequence[tuple[str, str]], trained: int, before: State | None
+) -> None:
     """Where, how, on what and how long the run trains so many weights, where it is kept, and what is worth a note.
 
     Args:
         hosts: host and device of each rank.
+        before: what the start before has left, where this is rank 0.
     """
+    if not plan.world.is_main:
+        return
     resolved, times = plan.resolved, plan.times
-    console.header(f"refiner_ds {__version__}, {plan.flags.output_dir}", _rows(plan, hosts, trained))
+    console.header(f"refiner_ds {__version__}, {plan.flags.output_dir}", _rows(plan, hosts, trained, before))
     if resolved.stage == 2 and resolved.accumulation_steps >= SEVERAL and plan.world.size > 1:
         size = 4 if resolved.precision == "no" else 2
         two, one = (traffic(trained, plan.world.size, stage, resolved.accumulation_steps, size) for stage in (2, 1))
@@ -106,21 +112,20 @@ def say_header(console: Console, plan: Plan, hosts: Sequence[tuple[str, str]], t
         console.say(f"{'nothing left to train after' if is_done else 'continuing from'} {plan.checkpoint.path}")
 
 
-def _rows(plan: Plan, hosts: Sequence[tuple[str, str]], trained: int) -> dict[str, str]:
+def _rows(plan: Plan, hosts: Sequence[tuple[str, str]], trained: int, before: State | None) -> dict[str, str]:
     """The lines of the header by what each is about."""
     flags, resolved, times, index = plan.flags, plan.resolved, plan.times, plan.shards.index
     count = len({host for host, _ in hosts})
     precision = "fp32" if resolved.precision == "no" else resolved.precision
     left = times.last - times.first
-    pace = pace_of(read_lines(flags.output_dir))
+    pace = pace_of(read_lines(flags.output_dir), before.started) if before else None
     hours = f", about {time_text(pace.seconds * left)} at its pace so far" if pace and pace.seconds and left else ""
     every = f"every {times.checkpointing:,} steps" if times.checkpointing else "at the end"
     epochs = times.last * resolved.global_batch_size / plan.order.due.total
     validation = f"validation every {times.validation:,}" if times.validation else "no validation"
     what = "latents of pictures" if index.encoding else "pictures"
     return {
-        "hardware": f"{whereabouts(hosts)['devices']}{f' on {count} hosts' if count > 1 else ''}, "
-        f"ZeRO-{resolved.stage}, {precision}",
+        "hardware": f"{_devices(hosts)}{f' on {count} hosts' if count > 1 else ''}, ZeRO-{resolved.stage}, {precision}",
         "batch": f"global batch {resolved.global_batch_size} = {resolved.micro_batch_size} x "
         f"{resolved.accumulation_steps} accumulated x {plan.world.size} ranks",
         "data": f"{len(plan.samples):,} training samples ({what}), {len(index.rows('val')):,} held out, in "

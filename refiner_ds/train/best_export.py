@@ -60,7 +60,9 @@ class BestExport:
             exported = json.loads((self._folder / BEST / RECORD).read_text(encoding="utf-8"))["step"]
         except (OSError, ValueError, KeyError, TypeError):
             exported = None
-        if best and best != [exported]:
+        if best and best == [exported]:
+            self._refer(exported)  # by an export that has outlived the start before
+        elif best:
             self.want(best[0])
 
     def want(self, step: int) -> None:
@@ -82,11 +84,11 @@ class BestExport:
         else:  # which was told when it could not be written
             self._in_use.discard(step)
 
-    def finish(self, seconds: float) -> None:
+    def finish(self, seconds: float, is_asked_to_stop: Callable[[], bool] = lambda: False) -> None:
         """Waits so long for what runs and what waits, and tells what is left. No checkpoint may be on its way."""
         deadline = time.monotonic() + seconds
         self.poll(is_saving=False)
-        while self._process and time.monotonic() < deadline:
+        while self._process and time.monotonic() < deadline and not is_asked_to_stop():
             time.sleep(0.1)
             self.poll(is_saving=False)
         if self._process:

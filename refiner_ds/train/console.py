@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console as Rich
@@ -20,8 +20,8 @@ class Console:
     """Speaks on rank 0 only; every other rank gets a silent one.
 
     Args:
-        as_json: each line is an object with `event` ("header", "step" or "message"), `time` in seconds since 1970, and
-            what belongs to it.
+        as_json: each line is an object with `event` ("header", "step", "validation" or "message"), `time` in seconds
+            since 1970, and what belongs to it.
     """
 
     def __init__(self, speaks: bool, first_step: int, last_step: int, as_json: bool = False) -> None:
@@ -60,6 +60,12 @@ class Console:
         """A line that stays."""
         self._write("message", {"text": text})
         self._rich.print(text, markup=False)
+
+    def validation(self, step: int, metrics: Mapping[str, float], lines: Iterable[str]) -> None:
+        """The figures of a validation, and for a person the lines of its table."""
+        self._write("validation", {"step": step, **metrics})
+        for line in (f"validation at step {step}", *(f"  {line}" for line in lines)):
+            self._rich.print(line, markup=False)
 
     def step(self, step: int, metrics: dict[str, float], slowest: str) -> None:
         """The figures of a completed step: loss, learning rate, samples per second; of the ranks at a reading.

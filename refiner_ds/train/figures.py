@@ -17,7 +17,7 @@ class RankFigures:
         peak: what its device can do per second at most.
         wait: share of the time that it waited for data, 0..1.
         memory: bytes at most, since the run began.
-        node: samples of its node, by name; one rank of each has them.
+        node: samples of its node, by name; the first rank of each has those of all but GPUs.
         own_seconds: what its own part of a micro-batch takes, None where none was timed.
     """
 
@@ -38,7 +38,7 @@ def together(ranks: Sequence[RankFigures]) -> tuple[dict[str, float], str]:
       B), mean over the ranks; 0..1 where the peak is a true one. Activations that are computed again do not count;
     - train/data_wait: share of the time that a rank waited for data, 0..1, mean over the ranks;
     - train/memory_gb: 10^9 bytes at most, of the rank with most;
-    - system/HOST/...: samples of each node, see `NodeSampler.take`;
+    - system/HOST/...: samples of each node, see `Sampler.take`;
     - train/rank_spread: the slowest rank's own seconds over the mean, 1 and above; left out where a rank timed nothing.
     """
     metrics = {

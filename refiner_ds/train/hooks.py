@@ -57,6 +57,7 @@ class RunHooks:
         self._side, self._stopping, self._console, self._journal, self._state = side, stopping, console, journal, state
         flags = plan.flags
         self._held_out = Samples.of(plan.shards, "val", plan.samples.buckets, flags.seed)
+        self._scenes = plan.shards.index.scenes(self._held_out.rows.tolist())
         self._metric = f"val/{flags.best_metric}"
         known = read_metrics(flags.output_dir).get(self._metric, {}) if journal else {}
         self._figures: dict[int, float] = side.gathered(known)[0]
@@ -85,8 +86,10 @@ class RunHooks:
         }
 
     def begin(self, step: int) -> None:
-        """Lets the shards' cache know which step is made."""
+        """Lets the shards' cache, and whoever watches the run, know which step is made."""
         self._plan.shards.reach(step)
+        if self._journal:
+            self._state.reach(step)
 
     def goes_on(self) -> bool:
         """Exchanges signs with the other ranks, and commits a checkpoint that all of them have written."""
@@ -102,8 +105,6 @@ class RunHooks:
         """Shows the figures of a step, and keeps them."""
         self._console.step(step, metrics, slowest)
         self._note(step, metrics)
-        if self._journal:
-            self._state.reach(step)
 
     def replaced(self, new: list[str], count: int) -> None:
         """Tells of broken samples.
@@ -157,15 +158,13 @@ class RunHooks:
         with self._engine.averaged():
             found = validate(
                 self._refiner, self._held_out, self._plan.world, self._sampling, flags.seed,
-                self._side.gathered, folder, self.goes_on,
+                self._side.gathered, folder, self.goes_on, self._scenes,
             )  # fmt: skip
         if found is None:
             return
         figures, pictures = found
         metrics = metrics_of(figures)
-        self._console.say(f"validation at step {done} on {figures.samples} samples")
-        for line in lines_of(figures):
-            self._console.say(f"  {line}")
+        self._console.validation(done, metrics, lines_of(figures))
         self._note(done, metrics)
         for picture in pictures:
             if self._journal:
@@ -204,7 +203,7 @@ class RunHooks:
     def finish_exports(self, is_finished: bool) -> None:
         """Waits for the export of the best checkpoint, though not where the run was asked to stop."""
         if self._exports:
-            self._exports.finish(SECONDS if is_finished else 0.0)
+            self._exports.finish(SECONDS if is_finished else 0.0, lambda: bool(self._stopping.cause))
             self.saver.tidy()
             self.saver.close()
 

@@ -13,7 +13,7 @@ from refiner_ds.train.engine import Engine
 from refiner_ds.train.meter import Meter
 from refiner_ds.train.schedule import Schedule
 from refiner_ds.train.step import optimizer_step
-from refiner_ds.train.system import NodeSampler
+from refiner_ds.train.system import Sampler
 from refiner_ds.train.waiting import Waiting
 from refiner_ds.train.work import Work
 
@@ -63,12 +63,12 @@ def train(
     accumulation_steps: int,
     seed: int,
     hooks: Hooks,
-    sampler: NodeSampler | None = None,
+    sampler: Sampler,
 ) -> int:
     """Trains from update times.first to times.last, saving and validating at the end as well. All ranks must call.
 
     Args:
-        sampler: of this node, on one of its ranks.
+        sampler: of this rank.
 
     Returns:
         completed steps: fewer than times.last where `hooks.goes_on` said no.

@@ -14,7 +14,7 @@ from refiner_ds.train.high_water import high_water
 from refiner_ds.train.meeting import gathered
 from refiner_ds.train.peak import peak_of
 from refiner_ds.train.step import StepResult
-from refiner_ds.train.system import NodeSampler
+from refiner_ds.train.system import Sampler
 from refiner_ds.train.waiting import Waiting
 from refiner_ds.train.work import Work
 
@@ -30,8 +30,7 @@ class Meter:
     pairs_per_step: int
     waiting: Waiting
     work: Work
-    sampler: NodeSampler | None = None
-    """On one rank of each node."""
+    sampler: Sampler
     slowest: str = ""
     """At the last reading, the slowest rank in words, empty unless it stood out."""
     bad_samples: list[str] = field(default_factory=list)
@@ -92,8 +91,7 @@ class Meter:
         flops, own_seconds = self.work.take()
         wait = self.waiting.take() / seconds
         memory = high_water(self.engine.device)
-        node = self.sampler.take() if self.sampler else {}
-        return RankFigures(platform.node(), flops / seconds, self._peak, wait, memory, own_seconds, node)
+        return RankFigures(platform.node(), flops / seconds, self._peak, wait, memory, own_seconds, self.sampler.take())
 
     def _note(self, replaced: list[str]) -> None:
         """Adds what is new among the broken samples of all ranks. All ranks must call."""

@@ -13,7 +13,7 @@ UNTOLD = (
     "train.output_dir", "train.resume_from_checkpoint", "train.shards", "train.shard_cache", "train.deepspeed_config",
     "train.tracking_uri", "train.experiment", "train.dataloader_num_workers", "train.pretrained_model_name_or_path",
     "train.accept_other_shards", "train.save_before_end", "train.timeout_minutes", "train.logging_steps",
-    "train.export_best",
+    "train.export_best", "train.log_json",
 )  # fmt: skip
 """Settings whose change changes nothing of what is computed."""
 TOLD = ("train.", "optimizer.", "schedule.", "deepspeed.", "num_ranks")

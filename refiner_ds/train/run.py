@@ -45,7 +45,7 @@ from refiner_ds.train.ready import continued, meet, require_base, require_encodi
 from refiner_ds.train.resume import changes
 from refiner_ds.train.side import SideChannel
 from refiner_ds.train.stopping import Stopping, end_of_job
-from refiner_ds.train.system import NodeSampler
+from refiner_ds.train.system import Sampler
 from refiner_ds.world import World, world_from
 
 SHIPPING_SECONDS, HURRIED_SECONDS = 30.0, 5.0
@@ -154,7 +154,7 @@ def _train(
         state.reach(plan.times.first, is_first=True)
         journal = Journal(flags.output_dir)
         shipper = start_shipper(flags.output_dir, flags.tracking_uri, flags.experiment)
-    say_header(console, plan, hosts, engine.num_trained)
+    say_header(console, plan, hosts, engine.num_trained, state.before)
     if plan.checkpoint:
         for change in changes(plan.checkpoint.commit["settings"], settings_of(plan)):
             console.say(f"note: {change}")
@@ -174,7 +174,7 @@ def _train(
     try:
         hooks.validate_what_was_missed()
         accumulation = plan.resolved.accumulation_steps
-        sampler = NodeSampler(flags.output_dir) if world.local_rank == 0 else None
+        sampler = Sampler(device, world.local_rank, flags.output_dir)
         done = train(refiner, engine, stream, plan.schedule, plan.times, accumulation, flags.seed, hooks, sampler)
         if lock:
             lock.announce_end()

@@ -4,11 +4,15 @@ import contextlib
 import csv
 import json
 import os
+import platform
+import shlex
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from refiner_ds.batch import Batch
 from refiner_ds.config.verbs.models import Evaluate
@@ -19,7 +23,7 @@ from refiner_ds.data.store.options import cache_options
 from refiner_ds.data.stream import whole
 from refiner_ds.errors import UserError, note
 from refiner_ds.evaluate.cases import cases
-from refiner_ds.evaluate.perceptual import find_perceptual
+from refiner_ds.evaluate.perceptual import Perceptual, find_perceptual
 from refiner_ds.evaluate.pictures import Album, Shown, sheet
 from refiner_ds.evaluate.repairs import Judged, repair_all
 from refiner_ds.evaluate.report import Training, write_report
@@ -27,6 +31,7 @@ from refiner_ds.evaluate.summary import Summary, summary
 from refiner_ds.evaluate.text import lines_of
 from refiner_ds.folders import require_folder
 from refiner_ds.refiners.protocol import Sampling
+from refiner_ds.refiners.unclip.adapter import is_adapter
 from refiner_ds.tracking.journal import SETTINGS, read_metrics
 from refiner_ds.tracking.shipped import read_shipped
 from refiner_ds.tracking.start import nest_evaluation
@@ -73,7 +78,7 @@ def run(options: Evaluate) -> None:
     world = world_from(os.environ)
     with as_rank(world):
         require_folder(options.output)
-        training = _training_of(options.run) if options.run else Training()
+        training = _training_of(options.run) if options.run and world.is_main else Training()
         evaluation = _evaluate(options, world)
     if world.is_main:
         _write(options, evaluation, training)
@@ -85,8 +90,8 @@ def _evaluate(options: Evaluate, world: World) -> Evaluation:
         tell = stack.enter_context(progress_bar(world.is_main))
         held_out = _held_out(options, world, tell)
         refiner, sampling = load_refiner(options, device)
-        perceptual = [*find_perceptual(device, note if world.is_main else lambda _: None)]
         gathered = stack.enter_context(gathering(world))
+        perceptual = _perceptual(device, world, gathered)
         album = Album(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="refiner-ds-evaluate-"))))
         share = world.share(held_out.count)
         batches = stack.enter_context(contextlib.closing(held_out.batches(share)))
@@ -102,6 +107,17 @@ def _evaluate(options: Evaluate, world: World) -> Evaluation:
     return Evaluation(judged, summary(judged), shown, sampling)
 
 
+def _perceptual(device: torch.device, world: World, gathered: Callable[[Any], list[Any]]) -> list[Perceptual]:
+    """The metrics that all ranks have; rank 0 tells what any of them lacks."""
+    lacks: list[str] = []
+    found = {metric.name: metric for metric in find_perceptual(device, lacks.append)}
+    said = gathered((list(found), platform.node(), lacks))
+    if world.is_main:
+        for words, host in {words: host for _, host, told in reversed(said) for words in told}.items():
+            note(words if world.size == 1 else f"{host}: {words}")
+    return [metric for name, metric in found.items() if all(name in names for names, _, _ in said)]
+
+
 def _write(options: Evaluate, evaluation: Evaluation, training: Training) -> None:
     out, found, shown = options.output, evaluation.found, evaluation.shown
     out.mkdir(parents=True, exist_ok=True)
@@ -112,12 +128,14 @@ def _write(options: Evaluate, evaluation: Evaluation, training: Training) -> Non
     by_heading = {
         heading: [shown[each.position] for each in group] for heading, group in cases(evaluation.judged).items()
     }
-    write_report(out / "report.html", found, by_heading, str(options.model), how, training)
+    pipeline = not is_adapter(options.model)
+    write_report(out / "report.html", found, by_heading, str(options.model), how, training, pipeline)
     print("\n".join(lines_of(found)))
     print(f"report in {out / 'report.html'}, figures in metrics.json and of each sample in samples.csv")
     shipped = read_shipped(options.run) if options.run else None
     if options.run and shipped and shipped.run_id and (fault := nest_evaluation(out, options.run)):
-        note(f"{fault}; all of it is in {out}, and the same command sends it again.")
+        again = shlex.join(["python", "-m", "refiner_ds.tracking.nested", str(out), str(options.run)])
+        note(f"{fault}; all of it is in {out}, and `{again}` sends it.")
 
 
 def _write_samples(path: Path, judged: Sequence[Judged]) -> None:

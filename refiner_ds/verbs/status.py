@@ -25,6 +25,8 @@ LOST = "lost"
 """State of a run whose file says that it is running while nobody holds its folder."""
 PATIENCE_SECONDS, PATIENCE = 60.0, 5
 """A run that tells nothing for so long, and for so many times its longest silence of late, is told to stand still."""
+PATIENCE_AT_START_SECONDS = 1800.0
+"""The same until there is a pace: a network that is compiled takes minutes before its first step."""
 EXIT_CODES = {"running": 0, "finished": 0, "preempted": PREEMPTED, "failed": 1, LOST: 1}
 
 
@@ -51,11 +53,9 @@ def status(folder: Path, now: float) -> dict[str, Any]:
             f"{folder} tells of no run ({STATE} is not there), so nothing is known of one; name the --output_dir of a "
             "run that has been started."
         )
-    journal = [*read_lines(folder)]
-    training = [line for line in journal if "train/loss" in line.values]
     told = {"run": str(folder), **_of_state(folder, state)}
-    if training:
-        told |= _of_training(training, state, told["state"], now)
+    journal = _counted(state, [*read_lines(folder)])
+    told |= _of_training([line for line in journal if "train/loss" in line.values], state, told["state"], now)
     told |= _of_validations(folder, journal)
     if found := complete_checkpoints(folder):
         told["checkpoints"] = {"newest": found[-1].step, "steps": [checkpoint.step for checkpoint in found]}
@@ -71,23 +71,42 @@ def _of_state(folder: Path, state: State) -> dict[str, Any]:
     return told
 
 
+def _counted(state: State, journal: list[Line]) -> list[Line]:
+    """Without the lines of steps that were made and then gone back behind, as from an older checkpoint."""
+    if not journal:
+        return []
+    last = journal[-1]
+    newest = state.step if state.state == "running" and last.at < state.started else last.step
+    return [line for line in journal if line.step <= newest]
+
+
 def _of_training(training: Sequence[Line], state: State, word: str, now: float) -> dict[str, Any]:
-    pace, last = pace_of(training), training[-1].step
-    told: dict[str, Any] = {"step": max(state.step, last) if word != "finished" else state.step}
-    losses = {line.step: line.values["train/loss"] for line in training}
-    recent = [losses[step] for step in sorted(losses)[-2 * RECENT :]]
-    told["loss"] = _mean(recent[-RECENT:])
-    if len(recent) > RECENT:
-        told["loss_before"] = _mean(recent[:-RECENT])
+    told: dict[str, Any] = {}
+    if training:
+        told["step"] = max(state.step, training[-1].step) if word != "finished" else state.step
+        losses = {line.step: line.values["train/loss"] for line in training}
+        recent = [losses[step] for step in sorted(losses)[-2 * RECENT :]]
+        told["loss"] = _mean(recent[-RECENT:])
+        if len(recent) > RECENT:
+            told["loss_before"] = _mean(recent[:-RECENT])
     for name in ("pairs_per_s", "mfu", "data_wait", "memory_gb", "rank_spread", "skipped_steps", "bad_samples"):
         values = [line.values[f"train/{name}"] for line in training if f"train/{name}" in line.values]
         told |= {name: values[-1]} if values else {}
-    if word == "running" and pace and pace.at >= state.started:
-        told["seconds_per_step"] = pace.seconds
-        told["seconds_left"] = max(0.0, (state.steps - pace.step) * pace.seconds - (now - pace.at))
-        told["seconds_silent"] = now - pace.at
-        told["stands_still"] = now - pace.at > max(PATIENCE_SECONDS, PATIENCE * pace.silence)
-    return told
+    return told | (_of_pace(training, state, now) if word == "running" else {})
+
+
+def _of_pace(training: Sequence[Line], state: State, now: float) -> dict[str, Any]:
+    """How long it takes still, and for how long nothing has been told; the first takes two readings of this start."""
+    pace = pace_of(training, state.started)
+    silent = now - (pace.at if pace else state.started)
+    if not (pace and pace.seconds):
+        return {"seconds_silent": silent, "stands_still": silent > PATIENCE_AT_START_SECONDS}
+    return {
+        "seconds_per_step": pace.seconds,
+        "seconds_left": max(0.0, (state.steps - pace.step) * pace.seconds - silent),
+        "seconds_silent": silent,
+        "stands_still": silent > max(PATIENCE_SECONDS, PATIENCE * pace.silence),
+    }
 
 
 def _of_validations(folder: Path, journal: Sequence[Line]) -> dict[str, Any]:

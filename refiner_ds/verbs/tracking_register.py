@@ -6,8 +6,7 @@ from refiner_ds.config.verbs.models import TrackingRegister
 from refiner_ds.errors import Failure, UserError
 from refiner_ds.refiners.unclip.adapter import is_adapter
 from refiner_ds.tracking.register import MlflowException, register
-from refiner_ds.tracking.ship import uri_of, without_password
-from refiner_ds.tracking.shipped import read_shipped
+from refiner_ds.tracking.shipped import read_shipped, uri_of, without_password
 
 
 def run(options: TrackingRegister) -> None:
@@ -38,7 +37,10 @@ def run(options: TrackingRegister) -> None:
         number = register(folder, options.name, uri, options.experiment, run_id)
     except MlflowException as error:
         reason = without_password(str(error).splitlines()[0])
-        raise Failure(f"MLflow at {without_password(uri)} does not take {folder} ({reason}).") from error
+        raise Failure(
+            f"MLflow at {without_password(uri)} does not take {folder} ({reason}); mend that and start the "
+            "same command again, which makes a version of its own."
+        ) from error
     print(
         f"{folder} is version {number} of {options.name}: mlflow.pyfunc.load_model('models:/{options.name}/{number}')"
     )

@@ -3,8 +3,8 @@
 from refiner_ds.config.verbs.models import TrackingSync
 from refiner_ds.errors import Failure, UserError
 from refiner_ds.tracking.journal import FILE_NAME
-from refiner_ds.tracking.ship import MlflowException, send, uri_of, without_password
-from refiner_ds.tracking.shipped import read_shipped
+from refiner_ds.tracking.ship import MlflowException, send
+from refiner_ds.tracking.shipped import read_shipped, uri_of, without_password
 from refiner_ds.train.lock import is_held
 from refiner_ds.units import size_text
 

@@ -185,7 +185,7 @@ def test_ends_are_told_as_they_are(run_folder, tmp_path):
         return run.info.status, run.data.tags.get("refiner_ds.state"), run.data.tags.get("refiner_ds.cause")
 
     Journal(run_folder).metrics(1, {"train/loss": 1.0})
-    assert told(goes_on=True) == ("RUNNING", None, None)
+    assert told(goes_on=True) == ("RUNNING", "running", "")
     assert told() == ("FAILED", "failed", ""), "killed with its host"
     fail(run_folder, "rank 1 of 2 on hostb was killed by SIGKILL", 1)
     assert told() == ("FAILED", "failed", "rank 1 of 2 on hostb was killed by SIGKILL")

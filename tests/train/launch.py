@@ -26,9 +26,13 @@ def deepspeed(*program: str) -> list[str]:
     return ["-m", "deepspeed.launcher.runner", "--num_gpus", "2", "--master_port", free_port(), *program]
 
 
-def accelerate() -> list[str]:
+def accelerate(folder: Path) -> list[str]:
+    """With the configuration of launch/ but for its precision, written into a folder."""
+    text = (REPO / "launch" / "accelerate_zero2.yaml").read_text()
+    own = folder / "accelerate.yaml"
+    own.write_text(text.replace("ds_configs/zero2_bf16.json", str(ZERO2)))
     return [
-        *("-m", "accelerate.commands.launch", "--config_file", "launch/accelerate_zero2.yaml", "--num_processes", "2"),
+        *("-m", "accelerate.commands.launch", "--config_file", str(own), "--num_processes", "2"),
         *("--main_process_port", free_port(), "-m", "refiner_ds.train"),
     ]
 

@@ -7,10 +7,11 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 from refiner_ds.train.console import Console
 from refiner_ds.train.figures import NOTABLE, RankFigures, together
-from refiner_ds.train.system import NodeSampler
+from refiner_ds.train.system import Sampler
 
 ONE = RankFigures("node0", flops=2e12, peak=8e12, wait=0.1, memory=3 * 10**9, own_seconds=0.2)
 
@@ -64,7 +65,7 @@ def test_each_node_tells_its_own_samples():
 
 
 def test_a_node_is_sampled_since_the_sample_before(tmp_path):
-    sampler = NodeSampler(tmp_path)
+    sampler = Sampler(torch.device("cpu"), 0, tmp_path)
     began = time.process_time()
     while time.process_time() - began < 0.3:
         pass
@@ -79,6 +80,7 @@ def test_a_node_is_sampled_since_the_sample_before(tmp_path):
             sender.sendall(bytes(100_000))
             receiver.recv(100_000, socket.MSG_WAITALL)
     assert sampler.take()["sent_mb_s"] > 0
+    assert Sampler(torch.device("cpu"), 1, tmp_path).take() == {}, "the first rank of a node tells of it"
 
 
 def test_there_is_no_spread_where_a_rank_timed_nothing():

@@ -63,7 +63,7 @@ def test_a_run_says_what_it_does_and_learns(whole):
     assert (
         "data      20 training samples (pictures), 4 held out" in output and "steps     0 to 8, 2.67 epochs" in output
     )
-    assert "validation at step 8 on 4 samples" in output and "of 4 samples have a lower PSNR than before" in output
+    assert "validation at step 8\n" in output and "of 4 samples have a lower PSNR than before" in output
     assert f"finished: {folder}/checkpoint-8, best validation at step 8 (val/psnr " in output
     own = output[output.index("refiner_ds 0") :]  # what the launcher says before is its own
     assert [line for line in own.splitlines() if "warning" in line.lower()] == [], "nothing that a user cannot act on"
@@ -155,7 +155,8 @@ def test_every_launcher_computes_what_deepspeed_does(whole, flags, tmp_path, lau
     else:
         if launcher == "accelerate":
             del settings["--deepspeed_config"]  # accelerate hands its own on, by the environment
-        done = start(accelerate() if launcher == "accelerate" else torchrun(), {**settings, "--output_dir": folder})
+        started = accelerate(tmp_path) if launcher == "accelerate" else torchrun()
+        done = start(started, {**settings, "--output_dir": folder})
         assert done.returncode == 0, done.stdout[-3000:]
         assert not (REPO / ".deepspeed_env").exists(), "accelerate's pdsh mode, which leaves one, is not ours"
     expected = losses(whole[0])

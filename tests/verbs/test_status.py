@@ -88,6 +88,25 @@ def test_a_run_that_tells_nothing_for_long_is_said_to_stand_still(run_folder, cl
     del lock
 
 
+def test_a_start_is_judged_by_its_own_readings_and_what_it_makes_again_does_not_count(run_folder, clock):
+    clock(10_000)
+    file = StateFile(run_folder)
+    file.begin(100)
+    file.reach(20, is_first=True)  # from the checkpoint of step 20, hours later
+    lock = Lock(run_folder, print)
+    told = status(run_folder, START + 10_050)
+    assert told["step"] == 20 and told["loss"] == pytest.approx(sum(1 / step for step in range(1, 21)) / 20)
+    assert "seconds_left" not in told and not told["stands_still"] and told["validation"]["step"] == 20
+    assert status(run_folder, START + 12_000)["stands_still"], "before its first reading too"
+    journal = Journal(run_folder)
+    for step in (30, 35):
+        clock(10_000 + 4 * (step - 20))
+        journal.metrics(step, {"train/loss": 0.5, **READ})
+    told = status(run_folder, START + 10_061)
+    assert told["seconds_per_step"] == pytest.approx(4) and told["seconds_left"] == pytest.approx(65 * 4 - 1)
+    del lock
+
+
 def test_a_run_that_nobody_holds_is_lost(run_folder, capsys):
     code, said = answered(capsys, run_folder)
     assert code == 1 and f"{run_folder}: lost" in said
