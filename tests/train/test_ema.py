@@ -53,6 +53,8 @@ def flags(shards, tiny_base, tmp_path_factory):
         "--gradient_accumulation_steps": 2,
         "--learning_rate": 2e-3,
         "--validation_epochs": 1000,
+        "--validation_steps": 1,
+        "--validation_guidance_scale": 1,
         "--dataloader_num_workers": 0,
         "--checkpointing_steps": 1,
         "--use_ema": None,

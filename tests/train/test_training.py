@@ -180,7 +180,7 @@ def test_plain_python_goes_on_alone_where_two_ranks_were(whole, flags, tmp_path)
     assert found == pytest.approx({step: expected[step] for step in found}, rel=2e-2)
 
 
-@pytest.mark.parametrize("name", ["zero1_bf16", "zero2_bf16", "zero2_offload"])
+@pytest.mark.parametrize("name", ["zero1_bf16", "zero2_offload"])
 def test_the_other_configurations_compute_the_same(whole, flags, tmp_path, name):
     config = REPO / "ds_configs" / f"{name}.json"
     settings = {**flags, "--output_dir": tmp_path / "run", "--deepspeed_config": config, "--max_train_steps": 3}
