@@ -26,7 +26,7 @@ def test_what_is_loaded_is_at_rest_and_the_collector_goes_on(heavy):
     frozen = gc.get_freeze_count()
     cycle: list[object] = []
     cycle.append(cycle)
-    assert load(heavy) is module and gc.get_freeze_count() == frozen, "only once"
+    assert load(heavy) is module and gc.get_freeze_count() <= frozen, "only once"
     del cycle
     assert gc.collect() >= 1
 

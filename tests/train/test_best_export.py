@@ -26,12 +26,12 @@ class Run:
     """A run's folder with complete checkpoints of no content, and exports that last until they are let go."""
 
     def __init__(self, folder, monkeypatch, steps):
-        self.folder, self.in_use, self.told, self.started = folder, set(), [], []
+        self.folder, self.in_use, self.told, self.started, self.referred = folder, set(), [], [], []
         for step in steps:
             (folder / name_of(step)).mkdir()
             (folder / name_of(step) / "commit.json").write_text(json.dumps({"step": step, "number": step, "files": {}}))
         monkeypatch.setattr(best_export, "_in_background", self._begin)
-        self.exports = BestExport(folder, self.in_use, self.told.append)
+        self.exports = BestExport(folder, self.in_use, self.told.append, self.referred.append)
 
     def _begin(self, command, folder):
         self.started.append(command)
@@ -63,7 +63,7 @@ def test_one_runs_at_a_time_and_of_those_that_wait_only_the_newest_is_next(tmp_p
     ]
     run.let_go()
     run.exports.finish(10)
-    assert not run.in_use and len(run.told) == 2
+    assert not run.in_use and len(run.told) == 2 and run.referred == [1, 3]
 
 
 def test_it_starts_once_the_checkpoint_is_complete_and_not_at_all_where_that_failed(tmp_path, monkeypatch):
@@ -115,10 +115,19 @@ def test_what_a_killed_run_had_not_exported_is_caught_up_with(tmp_path, monkeypa
     assert run.in_use == {2}
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "export.json").write_text('{"step": 1}')
-    again = BestExport(tmp_path, set(), run.told.append)
+    again = BestExport(tmp_path, set(), run.told.append, run.referred.append)
     again.catch_up([1])
     again.poll(is_saving=False)
-    assert not run.steps
+    assert not run.steps and run.referred == [1], "an export that has outlived its run is known from now on"
+
+
+def test_a_run_that_is_asked_to_stop_meanwhile_waits_no_longer(tmp_path, monkeypatch):
+    run = Run(tmp_path, monkeypatch, [1])
+    run.exports.want(1)
+    began = time.monotonic()
+    run.exports.finish(60, lambda: time.monotonic() - began > 0.5)
+    assert 0.5 < time.monotonic() - began < 10 and "is still being exported by process" in run.told[-1]
+    run.let_go()
 
 
 def test_it_has_the_lowest_priority_no_gpu_and_a_session_of_its_own(tmp_path):
