@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests: sets itself up in .venv with the development tools, then lint, types and pytest, the quick tests on all
-# cores and then the slow ones one by one. With arguments it runs one pytest with these, e.g. `bash launch/test.sh -m "not
-# slow"`. The tests of two hosts and of Slurm need root and Debian's packages, those of the report Chromium; it says which
-# of them will be skipped, and where CI is set, as continuous integration does, installs what is missing.
+# cores and then the slow ones one by one, but for the long ones (`bash launch/test.sh -m long`). With arguments it runs one
+# pytest with these, e.g. `bash launch/test.sh -m "not slow"`. The tests of two hosts and of Slurm need root and Debian's
+# packages, those of the report Chromium; it says which of them will be skipped, and where CI is set, as continuous
+# integration does, installs what is missing.
 set -euo pipefail
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/common.sh
@@ -59,5 +60,5 @@ if [ $# -gt 0 ]; then
 fi
 result=0
 pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile || result=$?
-pytest -m slow || result=$?
+pytest -m "slow and not long" || result=$?
 exit "$result"

@@ -80,6 +80,7 @@ def test_what_cannot_be_run_is_refused_in_one_sentence(started, capsys, monkeypa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_real_bench_leaves_its_page_and_figures(refiner_ds_command, tmp_path):
     out = tmp_path / "out"
     given = ("--only", "encode", "--rounds", 1, "--device", "cpu", "--output", out)

@@ -88,6 +88,7 @@ def require_figures(rows: dict[str, dict]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_that_is_installed_delivers_alike_over_laps(bench, tmp_path):
     done, told, _ = bench("--samples", 80, "--output", tmp_path / "kept", timeout=500)
     assert done.returncode == 0, done.stderr

@@ -76,6 +76,7 @@ def test_a_cable_lets_no_more_pass_than_it_should_and_is_gone_afterwards():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @can_lay_a_cable
 def test_two_ranks_send_what_is_on_paper_and_wait_for_the_cable(refiner_ds_command, tmp_path):
     files = ["--json", str(tmp_path / "bench.json"), "--markdown", str(tmp_path / "bench.md")]

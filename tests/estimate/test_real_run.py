@@ -68,6 +68,7 @@ def bytes_in(checkpoint: Path) -> int:
     return sum(path.stat().st_size for path in checkpoint.iterdir())
 
 
+@pytest.mark.long
 def test_two_ranks_take_the_memory_and_the_disk_that_plan_counts(tiny_base, tmp_path):
     base, config, whole, low_rank = (tmp_path / name for name in ("base", "zero2.json", "whole", "low_rank"))
     for folder in (base, whole, low_rank):

@@ -131,6 +131,7 @@ def test_a_killed_rank_ends_both_hosts_and_a_restart_continues_exactly(hosts, jo
         assert losses(job.folder) == expected
 
 
+@pytest.mark.long
 def test_a_killed_launcher_ends_both_hosts(hosts, jobs):
     """The deepspeed launcher on a host without ranks, what another one started over ssh, and torchrun on hostb."""
     started = jobs("pdsh from outside", "pdsh", "torchrun", max_train_steps=100_000)
@@ -142,6 +143,7 @@ def test_a_killed_launcher_ends_both_hosts(hosts, jobs):
         assert "was ended because its launcher, process " in job.outputs() + job.logs()
 
 
+@pytest.mark.long
 def test_a_cable_that_comes_out_ends_both_hosts(hosts, jobs):
     (job,) = jobs("torchrun", max_train_steps=100_000, timeout_minutes=0.5)
     hosts.unplug(hosts.b)
@@ -155,6 +157,7 @@ def test_a_cable_that_comes_out_ends_both_hosts(hosts, jobs):
     assert f"{job.folder}/logs/rank-00001.log and ends with:" in told
 
 
+@pytest.mark.long
 def test_a_host_whose_power_goes_ends_the_other_which_tells_it(hosts, jobs):
     by_pdsh, by_torchrun = jobs("pdsh from hostb", "torchrun", max_train_steps=100_000, timeout_minutes=0.5)
     hosts.power_off(hosts.a)

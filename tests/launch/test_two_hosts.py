@@ -63,7 +63,9 @@ def test_pdsh_starts_both_with_the_environment_but_without_passwords(hosts: Host
     )
 
 
-@pytest.mark.parametrize("way", ["deepspeed without ssh", "accelerate", "torchrun"])
+@pytest.mark.parametrize(
+    "way", [*(pytest.param(way, marks=pytest.mark.long) for way in ("deepspeed without ssh", "accelerate")), "torchrun"]
+)
 def test_a_command_on_each_host_makes_one_run(hosts: Hosts, hostfile, flags, expected, tmp_path, way):
     port, jobs = free_port(), []
     given = {**flags, **SHORT, "--output_dir": tmp_path / "run"}

@@ -110,9 +110,9 @@ def test_a_killed_rank_ends_the_job_with_its_name_and_its_log(job, victim):
     ("job", "which", "number"),
     [
         ("deepspeed", "inner", signal.SIGKILL),
-        ("deepspeed", "outer", signal.SIGKILL),
         ("deepspeed", "outer", signal.SIGTERM),
-        ("torchrun", "outer", signal.SIGKILL),
+        pytest.param("deepspeed", "outer", signal.SIGKILL, marks=pytest.mark.long),
+        pytest.param("torchrun", "outer", signal.SIGKILL, marks=pytest.mark.long),
     ],
     indirect=["job"],
 )

@@ -156,6 +156,7 @@ def _offset(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_slow_server_that_errs_gets_every_point_once(run_folder, running):
     weather = Weather(running, fails=0.25, seconds=0.1)
     journal = Journal(run_folder)

@@ -39,6 +39,7 @@ def noise(side: int) -> Batch:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("adaptation", "checkpointing"),
     [(None, False), (Adaptation(trainable="attention", lora_rank=4), True)],

@@ -1,4 +1,4 @@
-"""A checkpoint of two ranks goes on with one, two or three, at another ZeRO stage and in another precision."""
+"""A checkpoint of two ranks goes on with one, two, three or four, at another ZeRO stage and in another precision."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def saved(folder):
     return {name: (told[name], folder / "two" / name / "checkpoint-4") for name in SAVED}
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3])
+@pytest.fixture(scope="module", params=[1, 2, *(pytest.param(ranks, marks=pytest.mark.long) for ranks in (3, 4))])
 def continued(request, folder, saved):
     """The same, continued by another number of ranks: by name, what came of it, and what it saved at once."""
     ranks = request.param

@@ -92,6 +92,7 @@ def test_the_average_follows_the_masters_of_all_ranks(whole, tiny_base):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_under_zero_1_as_well(flags, tiny_base, tmp_path):
     run = _run(flags, tmp_path / "run", "zero1_bf16.json", 2)
     found = weights_in(run / "checkpoint-2", AVERAGE)

@@ -144,7 +144,7 @@ def test_a_killed_run_continues_with_the_very_losses_of_the_whole_one(whole, fla
     assert [path.name for path in folder.glob("*checkpoint-*")] == ["checkpoint-8"]
 
 
-@pytest.mark.parametrize("launcher", ["accelerate", "torchrun", "srun"])
+@pytest.mark.parametrize("launcher", ["accelerate", pytest.param("torchrun", marks=pytest.mark.long), "srun"])
 def test_every_launcher_computes_what_deepspeed_does(whole, flags, tmp_path, launcher):
     folder = tmp_path / "run"
     settings = {**flags, "--max_train_steps": 3, "--deepspeed_config": ZERO2}
@@ -179,7 +179,8 @@ def test_plain_python_goes_on_alone_where_two_ranks_were(whole, flags, tmp_path)
     assert found == pytest.approx({step: expected[step] for step in found}, rel=2e-2)
 
 
-@pytest.mark.parametrize("name", ["zero1_bf16", "zero2_offload"])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["zero1_bf16", "zero2_bf16", "zero2_offload"])
 def test_the_other_configurations_compute_the_same(whole, flags, tmp_path, name):
     config = REPO / "ds_configs" / f"{name}.json"
     settings = {**flags, "--output_dir": tmp_path / "run", "--deepspeed_config": config, "--max_train_steps": 3}

@@ -30,7 +30,7 @@ def test_ranks_share_the_pictures_and_each_tells_its_own(repair, folders, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("deepspeed", marks=pytest.mark.long)])
 def test_two_ranks_of_a_launcher_make_the_same_bytes_as_one(repair, model, folders, tmp_path, launcher):
     started = {
         "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(), "-m"],
