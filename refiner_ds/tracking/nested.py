@@ -13,7 +13,7 @@ from pathlib import Path
 from mlflow.entities import Metric, RunTag
 
 from refiner_ds.tracking.ship import MlflowClient, MlflowException
-from refiner_ds.tracking.shipped import read_shipped, without_password
+from refiner_ds.tracking.shipped import read_shipped, reason_of, without_password
 
 FILES = ("report.html", "metrics.json", "samples.csv")
 
@@ -73,8 +73,7 @@ def main() -> int:
     try:
         nest(output, run, uri)
     except (MlflowException, OSError) as error:
-        reason = without_password(str(error).splitlines()[0])
-        print(f"MLflow at {without_password(uri)} does not take the evaluation ({reason})", file=sys.stderr)
+        print(f"MLflow at {without_password(uri)} does not take the evaluation ({reason_of(error)})", file=sys.stderr)
         return 1
     return 0
 

@@ -50,8 +50,10 @@ def register(folder: Path, name: str, uri: str, experiment: str, run_id: str | N
             pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
             registered_model_name=name,
         )
-    finally:
-        mlflow.end_run(status)
+    except BaseException:
+        mlflow.end_run(status if run_id else "FAILED")
+        raise
+    mlflow.end_run(status)
     return str(model.registered_model_version)
 
 

@@ -26,7 +26,7 @@ from PIL import Image
 from refiner_ds.state import State, read_state
 from refiner_ds.tracking.described import dataset_of, tags_of
 from refiner_ds.tracking.journal import FILE_NAME, PICTURE, REFERENCE, SETTINGS, read_line
-from refiner_ds.tracking.shipped import Shipped, read_shipped, uri_of, without_password
+from refiner_ds.tracking.shipped import Shipped, read_shipped, reason_of, uri_of, without_password
 
 LOCK = ".tracking.lock"
 KEY = "refiner_ds.key"
@@ -230,7 +230,7 @@ def follow(folder: Path, uri: str, experiment: str, trainer: int) -> int:
             pause = 1.0 if shipper.accepted > accepted else min(2 * pause, LONGEST_PAUSE_SECONDS)
             accepted = shipper.accepted
             if complaint is None:
-                complaint = without_password(str(error).splitlines()[0])
+                complaint = reason_of(error)
                 print(f"tracking: MLflow at {without_password(uri)} does not take the metrics ({complaint}); "
                       f"{FILE_NAME} keeps everything until it does", file=sys.stderr)  # fmt: skip
         if has_ended:

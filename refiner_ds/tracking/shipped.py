@@ -52,3 +52,8 @@ def uri_of(folder: Path) -> str:
 def without_password(text: str) -> str:
     """The text without what stands before the host in its addresses."""
     return re.sub(r"//[^/@\s]+@", "//", text)
+
+
+def reason_of(error: Exception) -> str:
+    """What a server or a library says first of why it does not take something."""
+    return without_password(str(error).splitlines()[0]) if str(error) else type(error).__name__

@@ -6,7 +6,7 @@ from refiner_ds.config.verbs.models import TrackingRegister
 from refiner_ds.errors import Failure, UserError
 from refiner_ds.refiners.unclip.adapter import is_adapter
 from refiner_ds.tracking.register import MlflowException, register
-from refiner_ds.tracking.shipped import read_shipped, uri_of, without_password
+from refiner_ds.tracking.shipped import read_shipped, reason_of, uri_of, without_password
 
 
 def run(options: TrackingRegister) -> None:
@@ -36,9 +36,8 @@ def run(options: TrackingRegister) -> None:
     try:
         number = register(folder, options.name, uri, options.experiment, run_id)
     except MlflowException as error:
-        reason = without_password(str(error).splitlines()[0])
         raise Failure(
-            f"MLflow at {without_password(uri)} does not take {folder} ({reason}); mend that and start the "
+            f"MLflow at {without_password(uri)} does not take {folder} ({reason_of(error)}); mend that and start the "
             "same command again, which makes a version of its own."
         ) from error
     print(

@@ -2,9 +2,9 @@
 
 from refiner_ds.config.verbs.models import TrackingSync
 from refiner_ds.errors import Failure, UserError
-from refiner_ds.tracking.journal import FILE_NAME
+from refiner_ds.tracking.journal import FILE_NAME, SETTINGS
 from refiner_ds.tracking.ship import MlflowException, send
-from refiner_ds.tracking.shipped import read_shipped, uri_of, without_password
+from refiner_ds.tracking.shipped import read_shipped, reason_of, uri_of, without_password
 from refiner_ds.train.lock import is_held
 from refiner_ds.units import size_text
 
@@ -17,8 +17,9 @@ def run(options: TrackingSync) -> None:
         Failure: the server does not take it.
     """
     folder = options.run
-    if not (folder / FILE_NAME).exists():
-        raise UserError(f"{folder} has no {FILE_NAME}, so there is nothing to send; name the --output_dir of a run.")
+    for name in (FILE_NAME, SETTINGS):
+        if not (folder / name).exists():
+            raise UserError(f"{folder} has no {name}, so there is nothing to send; name the --output_dir of a run.")
     uri = options.tracking_uri or uri_of(folder)
     known = read_shipped(folder)
     before = known.offset if known and known.uri == without_password(uri) else 0
@@ -30,10 +31,9 @@ def run(options: TrackingSync) -> None:
             f"{folder}/tracking.log."
         ) from None
     except MlflowException as error:
-        reason = without_password(str(error).splitlines()[0])
         raise Failure(
-            f"MLflow at {without_password(uri)} does not take {folder} ({reason}); {FILE_NAME} keeps all of it, and "
-            "the same command sends what is missing."
+            f"MLflow at {without_password(uri)} does not take {folder} ({reason_of(error)}); {FILE_NAME} keeps all "
+            "of it, and the same command sends what is missing."
         ) from error
     sent = read_shipped(folder)
     assert sent, "send has noted it"

@@ -204,6 +204,9 @@ def test_sync_sends_what_is_missing_and_says_what_hinders_it(run_folder, tmp_pat
     assert main(sync) == 2 and "has no metrics.jsonl, so there is nothing to send" in capsys.readouterr().err
     journal = Journal(run_folder)
     journal.metrics(1, {"train/loss": 1.0})
+    (run_folder / SETTINGS).rename(tmp_path / SETTINGS)
+    assert main(sync) == 2 and f"has no {SETTINGS}, so there is nothing to send" in capsys.readouterr().err
+    (tmp_path / SETTINGS).rename(run_folder / SETTINGS)
     assert main(sync) == 0
     size = (run_folder / "metrics.jsonl").stat().st_size
     assert f"{size} bytes sent to run {run_of(run_folder)} at {uri}" in capsys.readouterr().out
