@@ -36,7 +36,7 @@ PROMISED = {
     "replay": ["--checkpoint", "--device", "--precision", "--json", "--pretrained_model_name_or_path"],
     "bench step": [
         *("--device", "--size", "--resolution", "--train_batch_size", "--gradient_accumulation_steps", "--precision"),
-        *("--compile", "--rounds", "--json", "--markdown"),
+        *("--shards", "--buckets", "--dataloader_num_workers", "--compile", "--rounds", "--json", "--markdown"),
     ],
     "bench exchange": ["--link", "--gradient_accumulation_steps", "--precision", "--steps", "--rounds", "--json"],
     "bench encode": [

@@ -1,6 +1,7 @@
-"""Encoded shards of random numbers at the shapes of the full model: a reader of bytes cannot tell them from others."""
+"""Encoded shards of random numbers at the shapes of a model: a reader of bytes cannot tell them from others."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,23 @@ from refiner_ds.data.shards import open_shards
 SEED = 0
 
 
-def write_encoded(source: Path, out: Path, crops: Crops, bucket: Bucket) -> None:
+@dataclass(frozen=True)
+class Shape:
+    """Of what the encoders make: channels of a latent, pixels along a side of one, and length of an embedding."""
+
+    channels: int
+    factor: int
+    embedding: int
+
+
+FULL = Shape(channels=4, factor=8, embedding=1024)
+"""Stable Diffusion's VAE and ViT-H."""
+
+
+def write_encoded(source: Path, out: Path, crops: Crops, bucket: Bucket, shape: Shape = FULL) -> None:
     """Writes what `encode` does, by its own writer, of all shards of `source`, whose pictures are of one bucket."""
     shards = open_shards(str(source))
-    encoding, generator = full_encoding(shards.index.digest, crops, bucket), np.random.default_rng(SEED)
+    encoding, generator = encoding_of(shards.index.digest, crops, bucket, shape), np.random.default_rng(SEED)
 
     def members(_: int) -> Sequence[bytes]:
         counts = [encoding.member_bytes(bucket, view) // 2 for view in VIEWS]
@@ -33,8 +47,8 @@ def write_encoded(source: Path, out: Path, crops: Crops, bucket: Bucket) -> None
         scratch.remove()
 
 
-def full_encoding(source: str, crops: Crops, bucket: Bucket) -> Encoding:
-    """How Stable Diffusion 2.1 unCLIP encodes by the defaults of `encode`: 4 channels of a VAE, embeddings of ViT-H."""
+def encoding_of(source: str, crops: Crops, bucket: Bucket, shape: Shape) -> Encoding:
+    """How a model of this shape encodes by the defaults of `encode`."""
     return Encoding(
         source=source,
         encoders="random numbers",
@@ -45,7 +59,5 @@ def full_encoding(source: str, crops: Crops, bucket: Bucket) -> Encoding:
         crops=crops,
         windows=4,
         flips=False,
-        channels=4,
-        factor=8,
-        embedding=1024,
+        **asdict(shape),
     )

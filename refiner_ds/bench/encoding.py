@@ -1,5 +1,6 @@
 """The frozen encoders by three ways: ours, the baseline's, and the baseline's without the reading of its pictures."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from refiner_ds.batch import Batch
 from refiner_ds.bench.baseline_parts import BaselineParts, dtype_on, read
 from refiner_ds.bench.step_material import Material
-from refiner_ds.bench.turns import Contender
+from refiner_ds.bench.turns import Contender, Way
 from refiner_ds.bench.turns_report import BASELINE, OURS, Subject
 from refiner_ds.refiners.unclip.parts import Parts, load_parts
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
@@ -36,7 +37,7 @@ def contenders(base: Path, material: Material, dtype: torch.dtype, device: torch
     ]
 
 
-class _Ours:
+class _Ours(Way):
     """Training's own encoding of a batch that a loader has delivered: one VAE encode for all views, CLIP's pixels made
     on the device."""
 
@@ -54,17 +55,25 @@ class _Ours:
         self._refiner.place(CPU, self._dtype)
 
 
-class _Baseline:
+class _Baseline(Way):
     """A VAE encode for each view, CLIP's pixels made on the CPU; fp16 on a GPU, under autocast as there."""
 
     def __init__(self, parts: Parts, read: Callable[[], Samples], device: torch.device) -> None:
         self._read, self._device, self._dtype = read, device, dtype_on(device)
-        self._parts = BaselineParts(parts, device, self._dtype)
+        self._parts, self._waited = BaselineParts(parts, device, self._dtype), 0.0
+
+    @property
+    def waited(self) -> float:
+        """Seconds so far in which it has read and cut pictures."""
+        return self._waited
 
     def step(self) -> Tensor:
         """Encodes the micro-batch; see `_told`."""
         with torch.autocast(self._device.type, torch.float16, enabled=self._dtype == torch.float16):
-            views, pixels = self._parts.prepared(self._read())
+            began = time.perf_counter()
+            samples = self._read()
+            self._waited += time.perf_counter() - began
+            views, pixels = self._parts.prepared(samples)
             latents = [self._parts.latents(views[view]) for view in ("render", "gt", "cond")]
             return _told(*latents, self._parts.embedding(pixels))
 

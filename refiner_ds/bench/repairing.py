@@ -10,7 +10,7 @@ from torch import Tensor
 
 from refiner_ds.batch import Batch, to_unit
 from refiner_ds.bench.baseline_parts import BaselineParts, use_both_halves
-from refiner_ds.bench.turns import Contender
+from refiner_ds.bench.turns import Contender, Way
 from refiner_ds.bench.turns_report import BASELINE, OURS, Subject
 from refiner_ds.chance import key_of
 from refiner_ds.refiners.protocol import Sampling
@@ -36,7 +36,7 @@ def contenders(
     ]
 
 
-class Ours:
+class Ours(Way):
     """The exported pipeline's own repair: references pass the network once, targets at every step."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Ours:
         self._refiner.place(CPU, self._dtype, whole=True)
 
 
-class Baseline:
+class Baseline(Way):
     """Both rows of a pair pass the network at every step and in each half of guidance; a VAE encode for each view."""
 
     def __init__(

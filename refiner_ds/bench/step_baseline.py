@@ -4,12 +4,16 @@ Where it does what, how often and in which precision is as there; noise comes fr
 reduces gradients in every micro-step, which costs one rank nothing, so a cluster would see a larger difference.
 """
 
+import time
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from refiner_ds.bench.baseline_parts import BaselineParts, dtype_on, read, use_both_halves
 from refiner_ds.bench.step_material import Material
+from refiner_ds.bench.turns import Way
 from refiner_ds.refiners.unclip.objective import DROPPED
 from refiner_ds.refiners.unclip.parts import Parts
 
@@ -18,7 +22,7 @@ DROPOUT = 0.05
 MAX_NORM = 1.0
 
 
-class BaselineWay:
+class BaselineWay(Way):
     """Reads PNG in the process that trains, encodes in every micro-step, waits for the device twice in each.
 
     On a GPU the frozen parts are of fp16 and the network of fp32 under autocast to fp16; on a CPU all is of fp32.
@@ -37,14 +41,19 @@ class BaselineWay:
         self._alphas = parts.scheduler.alphas_cumprod.to(device)
         self._text = self._parts.text([""])
         self._kept = 1.0 - torch.tensor([*DROPPED, (False,) * 3], dtype=torch.float32, device=device)
-        self.shown, self.logged = 0.0, 0.0
+        self.shown, self.logged, self._waited = 0.0, 0.0, 0.0
+
+    @property
+    def waited(self) -> float:
+        """Seconds so far in which it has read and cut pictures."""
+        return self._waited
 
     def step(self) -> Tensor:
         """One update from all micro-batches; the loss of the first."""
         losses, count, total = [], len(self._material.files), 0.0
         for files in self._material.files:
             with torch.autocast(self._device.type, torch.float16, enabled=self._dtype == torch.float16):
-                loss = self._loss(*self._parts.prepared(read(files, self._material)))
+                loss = self._loss(*self._parts.prepared(self._read(files)))
             total += loss.detach().repeat(len(files)).mean().item() / count
             self._scaler.scale(loss / count).backward()
             self.shown = loss.detach().item()
@@ -60,6 +69,12 @@ class BaselineWay:
     def close(self) -> None:
         """Takes the frozen parts from the device."""
         self._parts.close()
+
+    def _read(self, files: Sequence[Mapping[str, str]]) -> list[dict[str, Tensor]]:
+        began = time.perf_counter()
+        samples = read(files, self._material)
+        self._waited += time.perf_counter() - began
+        return samples
 
     def _loss(self, views: dict[str, Tensor], pixels: Tensor) -> Tensor:
         """Encodes three pictures and the reference's embedding, and compares what the network makes of their noise."""

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from refiner_ds.bench.turns import Way
 from refiner_ds.refiners.protocol import Refiner
 
 
-class BareLoop:
+class BareLoop(Way):
     """The refiner's own loss of its network, without engine, sharding, clipping, log and encoders.
 
     In 16 bits the weights, their gradients and AdamW's moments are of 16 bits too, so it is no way to train there, only
@@ -46,6 +47,3 @@ class BareLoop:
         self._optimizer.step()
         self._optimizer.zero_grad()
         return losses[0]
-
-    def close(self) -> None:
-        """Holds nothing that its end would not free."""

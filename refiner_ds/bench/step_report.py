@@ -11,6 +11,7 @@ from refiner_ds.bench.turns import Row
 from refiner_ds.bench.turns_report import BASELINE, OURS, Subject, ratio_of
 
 ENCODED, COMPILED, BARE = "ours, encoded", "ours, encoded, compiled", "bare loop"
+FROM_SHARDS, FROM_ENCODED = "ours, from shards", "ours, from encoded shards"
 STEP = Subject(
     "step",
     "pair",
@@ -21,6 +22,10 @@ STEP = Subject(
         (ENCODED, BARE),
         (COMPILED, ENCODED),
         (COMPILED, BASELINE),
+        (FROM_SHARDS, BASELINE),
+        (FROM_SHARDS, OURS),
+        (FROM_ENCODED, BASELINE),
+        (FROM_ENCODED, ENCODED),
     ),
 )
 

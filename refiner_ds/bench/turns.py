@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,11 +23,20 @@ PRODUCTS = 8
 """How often they are multiplied; the fastest counts."""
 
 
-class Way(Protocol):
+class Way:
     """Does the same work again and again: an update of weights, a micro-batch encoded, pictures repaired."""
+
+    @property
+    def waited(self) -> float:
+        """Seconds so far that its steps have waited for their data."""
+        return 0.0
 
     def step(self) -> Tensor:
         """Does it once; returns a scalar of what it has computed, which nobody has to wait for."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Gives up what it has got ahead, so that the clock, which runs next, sees it as it goes on for hours."""
 
     def close(self) -> None:
         """Lets go of what it took."""
@@ -52,6 +60,7 @@ class Turn:
         peak_mb: most memory held meanwhile: allocated on a GPU, resident on a CPU, there libraries included.
         first_value: the scalar of the first step, by which ways that compute the same can be told.
         product_flops: FLOP/s of a matrix product in the way's precision, in the same round.
+        waited: of the seconds, those in which it waited for its data.
     """
 
     count: int
@@ -59,6 +68,7 @@ class Turn:
     peak_mb: float
     first_value: float
     product_flops: float
+    waited: float = 0.0
 
     @property
     def per_second(self) -> float:
@@ -107,9 +117,11 @@ def race(
 def _turn(way: Way, count: int, device: torch.device, product: float) -> Turn:
     first_value = float(way.step())
     steps = max(LEAST_STEPS, math.ceil(SECONDS / _seconds_of(way, 1, device)))
+    way.settle()
+    waited = way.waited
     _forget_peak(device)
     seconds = _seconds_of(way, steps, device)
-    return Turn(steps * count, seconds, _peak_mb(device), first_value, product)
+    return Turn(steps * count, seconds, _peak_mb(device), first_value, product, way.waited - waited)
 
 
 def _seconds_of(way: Way, steps: int, device: torch.device) -> float:

@@ -60,6 +60,7 @@ def _row_as_json(row: Row, unit: str) -> dict[str, Any]:
         f"tflop_per_{unit}": flops / 1e12,
         "tflop_per_second": _plain([flops * turn.per_second / 1e12 for turn in row.turns]),
         "share_of_product": spread_as_json(_share(row)),
+        "waiting_share": spread_as_json(_waiting(row)),
         "peak_mb": max(turn.peak_mb for turn in row.turns),
         "rounds": [{**asdict(turn), f"{unit}s_per_second": turn.per_second} for turn in row.turns],
     }
@@ -70,7 +71,7 @@ def as_markdown(rows: Sequence[Row], about: Mapping[str, Any], subject: Subject,
     unit = subject.unit
     head = (
         *(subject.name, f"{unit}s/s", f"ms a {unit}", f"GFLOP a {unit}"),
-        *("GFLOP/s", "of a matrix product", "peak MB"),
+        *("GFLOP/s", "of a matrix product", "waiting for data", "peak MB"),
     )
     ratios = [[f"{name} / {other}", told(ratio_of(rows, name, other))] for name, other in _ratios(rows, subject)]
     parts = [
@@ -90,14 +91,14 @@ def _line(row: Row) -> list[str]:
     def gflops(turn: Turn) -> float:
         return row.flops_each * turn.per_second / 1e9
 
-    share = _share(row)
     return [
         f"{row.contender.name} ({_precision(row)})",
         spread(lambda turn: turn.per_second),
         spread(lambda turn: 1000 / turn.per_second),
         _short(row.flops_each / 1e9, digits=4),
         spread(gflops),
-        f"{share.median:.0%} [{share.min:.0%}..{share.max:.0%}]" if share else NOTHING,
+        _percent(_share(row)),
+        _percent(_waiting(row)),
         f"{max(turn.peak_mb for turn in row.turns):.0f}",
     ]
 
@@ -110,6 +111,15 @@ def _short(value: float, digits: int = 3) -> str:
 def _share(row: Row) -> Spread | None:
     """Of the FLOP/s of a large matrix product in the same precision and round."""
     return Spread.of([row.flops_each * turn.per_second / turn.product_flops for turn in row.turns])
+
+
+def _waiting(row: Row) -> Spread | None:
+    """Of the time, what was waited for data."""
+    return Spread.of([turn.waited / turn.seconds for turn in row.turns])
+
+
+def _percent(share: Spread | None) -> str:
+    return f"{share.median:.0%} [{share.min:.0%}..{share.max:.0%}]" if share else NOTHING
 
 
 def _precision(row: Row) -> str:

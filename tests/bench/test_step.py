@@ -1,20 +1,31 @@
-"""`refiner-ds bench step`: ratios, the goal, the same loss by every way that claims it, and a tiny run."""
+"""`refiner-ds bench step`: ratios, goals, the same loss by every way that claims it, waiting, and a tiny run."""
 
 import json
+import time
 
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
 from refiner_ds.bench.baseline_parts import BothHalves
-from refiner_ds.bench.step_report import BARE, ENCODED, as_json, as_markdown
+from refiner_ds.bench.encoded import Shape, write_encoded
+from refiner_ds.bench.step_report import BARE, ENCODED, FROM_ENCODED, FROM_SHARDS, as_json, as_markdown
+from refiner_ds.bench.step_supply import Source, Supply
 from refiner_ds.bench.turns import Contender, Row, Turn
 from refiner_ds.bench.turns_report import BASELINE, OURS, ratio_of
 from refiner_ds.cli import main
+from refiner_ds.data.buckets import parse_buckets
+from refiner_ds.data.shards import open_shards
+from refiner_ds.errors import UserError
 from refiner_ds.refiners.unclip.portable.mutual_attention import MutualAttention
 
 ABOUT = {"command": "refiner-ds bench step", "machine": "2 CPU cores", "date": "2026-01-01", "what": "tiny model",
          "device": "cpu", "size": "tiny"}  # fmt: skip
+
+
+def _turn(rate: float) -> Turn:
+    """So many pairs/s, a quarter of the time waited for."""
+    return Turn(100, 100 / rate, 512.0, 1.5, 1e12, waited=25 / rate)
 
 
 def rows_of(*rates: float) -> list[Row]:
@@ -24,7 +35,7 @@ def rows_of(*rates: float) -> list[Row]:
         Row(
             Contender(name, torch.float32, lambda: None),
             3e9,
-            [Turn(100, 100 / (10**n * (factor or rate)), 512.0, 1.5, 1e12) for n, rate in enumerate(rates)],
+            [_turn(10**n * (factor or rate)) for n, rate in enumerate(rates)],
         )
         for name, factor in by_name.items()
     ]
@@ -57,8 +68,10 @@ def test_goals_are_a_twentieth_of_the_bare_loop_and_1_6_times_the_pictures_where
 
 def test_the_page_has_a_whole_line_for_each_way():
     head, _, *lines = as_markdown(rows_of(0.5), ABOUT).split("\n\n")[2].splitlines()
-    assert {line.count("|") for line in (head, *lines)} == {8}
-    assert lines[2] == (f"| {BARE} (fp32) | 1 [1..1] | 1000 [1000..1000] | 3 | 3 [3..3] | 0% [0%..0%] | 512 |")
+    assert {line.count("|") for line in (head, *lines)} == {9}
+    assert lines[2] == (
+        f"| {BARE} (fp32) | 1 [1..1] | 1000 [1000..1000] | 3 | 3 [3..3] | 0% [0%..0%] | 25% [25%..25%] | 512 |"
+    )
 
 
 def test_the_baselines_attention_computes_what_ours_does():
@@ -74,14 +87,14 @@ def test_the_baselines_attention_computes_what_ours_does():
 @pytest.mark.slow
 def test_a_tiny_run_measures_all_ways_of_one_and_the_same_step(refiner_ds_command, tmp_path):
     files = ("--json", tmp_path / "f.json", "--markdown", tmp_path / "f.md")
-    given = ("--device", "cpu", "--resolution", "32x64", "--gradient_accumulation_steps", 2, "--rounds", 1)
+    given = ("--device", "cpu", "--resolution", "32x32", "--gradient_accumulation_steps", 2, "--rounds", 1)
     done = refiner_ds_command("bench", "step", *given, *files, timeout=400, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     told, page = json.loads((tmp_path / "f.json").read_text()), (tmp_path / "f.md").read_text()
     assert done.stdout == page and "--gradient_accumulation_steps 2 --rounds 1`" in page
     about, rows = told["about"], {row["name"]: row for row in told["rows"]}
-    assert [*rows] == [OURS, ENCODED, BARE, BASELINE]
-    assert (about["size"], about["resolution"], about["precision"]) == ("tiny", "32x64", "no")
+    assert [*rows] == [OURS, ENCODED, FROM_SHARDS, FROM_ENCODED, BARE, BASELINE]
+    assert (about["size"], about["resolution"], about["precision"]) == ("tiny", "32x32", "no")
     for row in rows.values():
         (turn,) = row["rounds"]
         assert turn["count"] % 2 == 0 and turn["count"] >= 4 and row["peak_mb"] > 100
@@ -98,7 +111,72 @@ def test_a_tiny_run_measures_all_ways_of_one_and_the_same_step(refiner_ds_comman
     assert losses[ENCODED] == pytest.approx(losses[OURS], rel=1e-6)
     assert 0.1 < losses[BASELINE] < 10
     assert rows[ENCODED]["tflop_per_pair"] == rows[BARE]["tflop_per_pair"] < rows[OURS]["tflop_per_pair"]
+    assert rows[FROM_SHARDS]["tflop_per_pair"] == rows[OURS]["tflop_per_pair"]
+    assert rows[FROM_ENCODED]["tflop_per_pair"] == rows[ENCODED]["tflop_per_pair"]
+    # who reads in the process that trains waits for it, and who has all in memory does not
+    waits = {name: row["rounds"][0]["waited"] / row["rounds"][0]["seconds"] for name, row in rows.items()}
+    assert waits[BARE] == 0 and max(waits[OURS], waits[ENCODED]) < 0.01 < waits[BASELINE]
+    assert 0 < waits[FROM_SHARDS] < 1 and 0 < waits[FROM_ENCODED] < 1
     assert rows[BASELINE]["tflop_per_pair"] == pytest.approx(rows[OURS]["tflop_per_pair"], rel=0.01)
+
+
+def test_what_was_made_ahead_of_the_clock_is_let_go():
+    batches = iter(range(10))
+    supply = Supply(batches, ahead=3)
+    assert next(supply) == 0
+    supply.settle()
+    assert next(supply) == 4
+
+
+def test_waiting_is_the_time_until_a_batch_is_there():
+    def slowly():
+        while True:
+            time.sleep(0.02)
+            yield None
+
+    supply = Supply(slowly())
+    for _ in range(3):
+        next(supply)
+        time.sleep(0.05)
+    assert 0.06 <= supply.waited < 0.15
+
+
+@pytest.mark.slow
+def test_own_shards_are_measured_at_the_size_of_their_crops(refiner_ds_command, shards, tmp_path):
+    given = ("--device", "cpu", "--rounds", 1, "--gradient_accumulation_steps", 1, "--shards", shards)
+    done = refiner_ds_command(
+        *("bench", "step", *given, "--buckets", "1.5:48x32", "--dataloader_num_workers", 1),
+        *("--json", tmp_path / "f.json"),
+        timeout=400,
+        CUDA_VISIBLE_DEVICES="",
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "f.json").read_text())
+    assert [row["name"] for row in told["rows"]] == [OURS, ENCODED, FROM_SHARDS, BARE, BASELINE]
+    assert (
+        told["about"]["resolution"] == "32x32" and str(shards) not in done.stdout and "--shards SHARDS" in done.stdout
+    )
+
+
+def test_shards_that_cannot_be_measured_are_refused_in_one_sentence(capsys, shards, tmp_path):
+    def refused(*arguments):
+        assert main(["bench", "step", "--shards", str(shards), *map(str, arguments)]) == 2
+        told = capsys.readouterr().err.strip()
+        assert len(told.splitlines()) == 1 and told.endswith(".")
+        return told
+
+    assert "becomes crops of 32x32" in refused("--resolution", "64x64", "--buckets", "1.5:48x32")
+    assert "heights 32, 64, and one shape" in refused("--buckets", "1.5:48x32,2:128x64")
+    assert "--dataloader_num_workers -1" in refused("--dataloader_num_workers", -1)
+
+
+def test_latents_of_another_model_are_refused(shards, tmp_path):
+    (bucket,) = parse_buckets("1.5:48x32")
+    write_encoded(shards, tmp_path / "encoded", "latent", bucket)
+    source = Source(open_shards(str(tmp_path / "encoded")), (bucket,), 1, 1, 0, False)
+    source.require_shape(Shape(4, 8, 1024))
+    with pytest.raises(UserError, match=r"of 4 channels at 1/8 and embeddings of 1024 numbers.* takes 4 at 1/2 and 32"):
+        source.require_shape(Shape(4, 2, 32))
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 import torch
 
 from refiner_ds.bench import turns
-from refiner_ds.bench.turns import Contender, race
+from refiner_ds.bench.turns import Contender, Way, race
 
 CPU = torch.device("cpu")
 
 
-class Product:
+class Product(Way):
     """A way whose step is one product of 8x8 matrices; it notes in `calls` what is done with it."""
 
     def __init__(self, name: str, calls: list[str]) -> None:

@@ -53,6 +53,13 @@ class BenchStep:
     precision: Literal["no", "fp16", "bf16"] | None = None
     """Of ours and of the bare loop; bf16 on a GPU and no (fp32) on a CPU where not given. The baseline's way is fp16
     autocast on a GPU and fp32 on a CPU."""
+    shards: str | None = None
+    """Shards that pack or encode wrote, as for train, which ours is measured from too; synthetic pictures of 1408x376
+    and random latents in such shards where not given. Sizes of crops are then those of --buckets."""
+    buckets: str = BUCKETS
+    """Aspect buckets as for train, with --shards."""
+    dataloader_num_workers: int = 2
+    """Processes that read shards, as for train."""
     compile: bool = False
     """Measure ours from encoded features with a compiled network too, as train --compile; it takes minutes more."""
     rounds: int = 5
