@@ -12,7 +12,7 @@ import refiner_ds
 PACKAGE = "refiner_ds"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("", "errors"),
-    ("folders", "loading", "ports", "units"),
+    ("flops", "folders", "loading", "ports", "units"),
     ("chance", "world", "batch", "config", "state", "versions"),
     ("data", "refiners", "checkpoint", "tracking", "supervise"),
     ("train", "evaluate", "bench", "estimate"),

@@ -13,7 +13,7 @@ class RankFigures:
 
     Attributes:
         host: its name.
-        flops: floating-point operations per second, as train/flops.py counts them.
+        flops: floating-point operations per second, as flops.py counts them.
         peak: what its device can do per second at most.
         wait: share of the time that it waited for data, 0..1.
         memory: bytes at most, since the run began.

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from refiner_ds.train.flops import Arithmetic
+from refiner_ds.flops import Arithmetic
 from refiner_ds.train.stopwatch import Stopwatch
 
 

@@ -10,10 +10,10 @@ import torch
 from torch._dynamo.utils import counters
 
 from refiner_ds.batch import Batch
+from refiner_ds.flops import Arithmetic
 from refiner_ds.refiners.unclip.options import Adaptation, Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.train.compiled import compile_network, eagerly
-from refiner_ds.train.flops import Arithmetic
 from refiner_ds.train.work import Work
 
 CPU = torch.device("cpu")

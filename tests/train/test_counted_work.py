@@ -10,9 +10,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from refiner_ds.batch import Batch
+from refiner_ds.flops import Arithmetic
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
-from refiner_ds.train.flops import Arithmetic
 
 B, SIDE = 2, 64
 CPU = torch.device("cpu")

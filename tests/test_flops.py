@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from refiner_ds.train.flops import Arithmetic
+from refiner_ds.flops import Arithmetic
 
 B, IN, OUT, SIDE = 2, 3, 5, 8
 
