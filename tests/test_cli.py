@@ -60,8 +60,8 @@ PROMISED = {
     "plan": [
         *("--pretrained_model_name_or_path", "--size", "--ranks", "--gpu_memory", "--deepspeed_config", "--buckets"),
         *("--train_batch_size", "--gradient_accumulation_steps", "--max_train_steps", "--use_ema", "--lora_rank"),
-        *("--gradient_checkpointing", "--shards", "--checkpoints_total_limit", "--pairs_per_second", "--rate_from"),
-        "--json",
+        *("--gradient_checkpointing", "--checkpointed_blocks", "--shards", "--checkpoints_total_limit", "--json"),
+        *("--pairs_per_second", "--rate_from"),
     ],
     "quickstart": [],
 }

@@ -85,6 +85,11 @@ def check_limits(flags: Train) -> None:
             "--export_best would have no effect, as --validation_epochs 0 makes no validations that tell the best; "
             "give more, or leave it out."
         )
+    if flags.checkpointed_blocks and not flags.gradient_checkpointing:
+        raise UserError(
+            f"--checkpointed_blocks {flags.checkpointed_blocks} would have no effect, as all activations are kept; add "
+            "--gradient_checkpointing, or leave it out."
+        )
     if flags.ema_decay is not None and not flags.use_ema:
         raise UserError(
             f"--ema_decay {flags.ema_decay} would have no effect, as no average is kept; add --use_ema or leave it out."

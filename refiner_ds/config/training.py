@@ -82,7 +82,10 @@ class Train:
     lora_rank: int | None = None
     """Train these layers through low-rank updates of this rank instead of in full; an export merges them or not."""
     gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them: less memory, about a third more time."""
+    """Compute activations twice instead of keeping them: less memory for more arithmetic; plan counts both."""
+    checkpointed_blocks: Literal["all", "attention"] | None = None
+    """Blocks that --gradient_checkpointing is for: all where not given; those of attention keep four fifths of the
+    memory that it saves, and take a bit more than half of its arithmetic."""
     compile: bool = False
     """Compile the network for training by torch's inductor, once for each shape of a micro-batch, which takes minutes
     and a C++ compiler on every node; what was compiled is kept for the next start."""
@@ -148,3 +151,8 @@ class Train:
     """MLflow experiment that the run belongs to."""
     timeout_minutes: float = 10.0
     """Ranks that cannot meet so soon, a collective that waits longer, or a host that is silent longer end the job."""
+
+    @property
+    def checkpointed(self) -> Literal["nothing", "attention", "all"]:
+        """Blocks whose activations are computed twice."""
+        return (self.checkpointed_blocks or "all") if self.gradient_checkpointing else "nothing"

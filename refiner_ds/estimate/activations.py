@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from refiner_ds.flops import Arithmetic
+from refiner_ds.refiners.protocol import Checkpointed
+
 
 class Step(Protocol):
     """A training step whose tensors have shapes and no values."""
@@ -25,8 +28,8 @@ class Step(Protocol):
     def network(self) -> nn.Module:
         """What is trained."""
 
-    def place(self, dtype: torch.dtype, gradient_checkpointing: bool) -> None:
-        """Gives all parts the precision in which they train."""
+    def place(self, dtype: torch.dtype, checkpointed: Checkpointed) -> None:
+        """Gives all parts the precision in which they train, and readies the network for it."""
 
     def encode(self, size: int, crop: int) -> Any:
         """Features of `size` samples of `crop` x `crop` pixels, from the frozen parts."""
@@ -37,7 +40,7 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Bytes of one micro-batch of square crops.
+    """Bytes and arithmetic of one micro-batch of square crops.
 
     Attributes:
         crop: side in pixels.
@@ -45,12 +48,15 @@ class MicroBatch:
         workspace: what is there beside that at the worst moment of both ways; with gradient checkpointing the block
             that is computed again. A weight's gradient counts until it is complete, as ZeRO-2 takes it away then.
         encoding: at the worst moment of the frozen encoders, before all that.
+        flops: floating-point operations of the network both ways, as `flops` counts them; what is computed again counts
+            again.
     """
 
     crop: int
     kept: int
     workspace: int
     encoding: int
+    flops: int
 
 
 class Kept(saved_tensors_hooks):
@@ -133,15 +139,15 @@ def _attend(
     return kernel(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
 
 
-def measure(step: Step, dtype: torch.dtype, crop: int, size: int, gradient_checkpointing: bool) -> MicroBatch:
+def measure(step: Step, dtype: torch.dtype, crop: int, size: int, checkpointed: Checkpointed) -> MicroBatch:
     """Runs one micro-batch of `size` crops of `crop` x `crop` pixels forth and back, and counts."""
-    step.place(dtype, gradient_checkpointing)
+    step.place(dtype, checkpointed)
     weights = list(step.network.parameters())
     with _fused_attention(), _Ledger() as encoding:
         features = step.encode(size, crop)
     hooks = [weight.register_post_accumulate_grad_hook(_drop) for weight in weights if weight.requires_grad]
     try:
-        with _fused_attention(), _Ledger() as ledger:
+        with _fused_attention(), _Ledger() as ledger, Arithmetic() as arithmetic:
             with (saved := Kept(weights)):
                 loss = step.loss(dtype, features)
             kept = saved.take()
@@ -149,7 +155,7 @@ def measure(step: Step, dtype: torch.dtype, crop: int, size: int, gradient_check
     finally:
         for hook in hooks:
             hook.remove()
-    return MicroBatch(crop, kept, ledger.peak - kept, encoding.peak)
+    return MicroBatch(crop, kept, ledger.peak - kept, encoding.peak, arithmetic.flops)
 
 
 def _drop(weight: Tensor) -> None:

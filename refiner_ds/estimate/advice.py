@@ -1,6 +1,6 @@
 """Which file of ds_configs/ to take: a rule over what each would need and what the device has."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from refiner_ds.estimate.memory import Setup
@@ -50,20 +50,29 @@ class Advice:
     reason: str
 
 
+@dataclass(frozen=True)
+class Saving:
+    """Blocks that could be computed twice, what arithmetic is multiplied by then, and the bytes needed by file."""
+
+    blocks: str
+    arithmetic: float
+    needs: Mapping[str, int]
+
+
 def advise(
     needs: Mapping[str, int],
     memory: int,
     precision: str,
     ranks: int,
     accumulation: int,
-    needs_checkpointed: Mapping[str, int],
+    savings: Sequence[Saving],
 ) -> Advice:
     """The first file of the precision that fits, in the order in which they are fast.
 
     Args:
         needs: bytes on the device by file.
         memory: bytes of the device.
-        needs_checkpointed: the same as `needs` with gradient checkpointing.
+        savings: what would need less, the fastest first.
     """
     accumulates = ranks > 1 and accumulation >= SEVERAL
     reasons = {
@@ -81,11 +90,10 @@ def advise(
         if accumulates and fitting[0] == "zero2_bf16.json":
             reason += "; ZeRO-1, which exchanges less, does not fit"
         return Advice(fitting[0], reason)
-    checkpointed = [file for file in order if needs_checkpointed[file] <= room]
-    if checkpointed:
-        return Advice(
-            checkpointed[0], "it fits only with --gradient_checkpointing, which takes about a third more time"
-        )
+    for saving in savings:
+        if found := [file for file in order if saving.needs[file] <= room]:
+            flags = f"--gradient_checkpointing --checkpointed_blocks {saving.blocks}"
+            return Advice(found[0], f"it fits only with {flags}, which computes {saving.arithmetic - 1:.0%} more")
     return Advice(
         None,
         "none fits, even with --gradient_checkpointing; take a smaller --train_batch_size, smaller --buckets, more "

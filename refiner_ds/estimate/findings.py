@@ -9,6 +9,7 @@ from refiner_ds.estimate.memory import Bill, Setup, bill
 from refiner_ds.estimate.parameters import Counts
 from refiner_ds.estimate.time import Rate, hours
 from refiner_ds.estimate.traffic import Traffic, traffic
+from refiner_ds.refiners.protocol import Checkpointed
 
 REFUSED = {
     0: "refused by training: in 16 bits it starts AdamW one step late",
@@ -61,15 +62,16 @@ class Disk:
 
 @dataclass(frozen=True)
 class Findings:
-    """A plan. `batches` are the buckets', the largest crop first; `checkpointed` with gradient checkpointing."""
+    """A plan. `batches` are the buckets', the largest crop first, by the blocks that are computed twice; `checkpointed`
+    are those of the run.
+    """
 
     base: str
     precision: str
     ranks: int
     counts: Counts
-    batches: tuple[MicroBatch, ...]
-    checkpointed: tuple[MicroBatch, ...]
-    is_checkpointed: bool
+    batches: dict[Checkpointed, tuple[MicroBatch, ...]]
+    checkpointed: Checkpointed
     columns: tuple[Column, ...]
     run: Run
     disk: Disk

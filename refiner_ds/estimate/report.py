@@ -37,7 +37,7 @@ class Report:
         )
 
     def _memory(self) -> Iterator[str]:
-        columns, crop = self._found.columns, self._found.batches[0].crop
+        columns, crop = self._found.columns, self._found.batches[self._found.checkpointed][0].crop
         yield f"memory per rank in {self._unit}, crops of {crop}x{crop}:"
         names = [f"{column.name}{'*' if column.refused else ''}" for column in columns]
         rows: list[Sequence[str]] = [["", *names]]
@@ -60,12 +60,18 @@ class Report:
             yield [f"= {title}", *(self._size(column.bill.moments[parts]) for column in columns)]
 
     def _activations(self) -> Iterator[str]:
-        chosen = " (yours)" if self._found.is_checkpointed else ""
-        yield f"one micro-batch by crop, in {self._unit}; right: with --gradient_checkpointing{chosen}"
-        rows: list[Sequence[str]] = [["crop", "activations", "workspace", "encoders", "activations", "workspace"]]
-        for batch, other in zip(self._found.batches, self._found.checkpointed, strict=True):
-            sizes = (batch.kept, batch.workspace, batch.encoding, other.kept, other.workspace)
-            rows.append([f"{batch.crop}x{batch.crop}", *map(self._size, sizes)])
+        found = self._found
+        yield (
+            f"one micro-batch by crop and --checkpointed_blocks, in {self._unit}, its arithmetic as a multiple; yours: "
+            f"{found.checkpointed}"
+        )
+        head = ("crop", "computed twice", "activations", "workspace", "encoders", "arithmetic")
+        rows: list[Sequence[str]] = [head]
+        for number, plain in enumerate(found.batches["nothing"]):
+            for blocks, batches in found.batches.items():
+                batch = batches[number]
+                sizes = map(self._size, (batch.kept, batch.workspace, batch.encoding))
+                rows.append([f"{batch.crop}x{batch.crop}", blocks, *sizes, f"{batch.flops / plain.flops:.2f}"])
         yield from _table(rows)
 
     def _rest(self) -> Iterator[str]:

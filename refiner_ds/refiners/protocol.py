@@ -3,12 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from refiner_ds.batch import Batch
+
+Checkpointed = Literal["nothing", "attention", "all"]
+"""Blocks of a network that compute their activations a second time on the way back instead of keeping them: those of
+attention, with their feed-forward layers, or every one that can."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Refiner(Protocol):
     def place(self, device: torch.device, dtype: torch.dtype, whole: bool = False) -> None:
         """Puts the frozen parts, and with `whole` the network too, on the device, ready to repair."""
 
-    def prepare_training(self, recipe: Any, gradient_checkpointing: bool = False) -> None:
+    def prepare_training(self, recipe: Any, checkpointed: Checkpointed = "nothing") -> None:
         """Sets up the loss by the family's own recipe; call it once the parts are placed."""
 
     def encode(self, batch: Batch) -> Any:

@@ -142,7 +142,7 @@ def _train(
     decay = (flags.ema_decay or 0.9999) if flags.use_ema else None
     engine = Engine(refiner.network, plan.resolved, device, decay, flags.compile)
     refiner.place(device, engine.dtype)
-    refiner.prepare_training(_recipe(flags), flags.gradient_checkpointing)
+    refiner.prepare_training(_recipe(flags), flags.checkpointed)
     if plan.checkpoint:
         engine.restore(SavedState(plan.checkpoint.path))
 

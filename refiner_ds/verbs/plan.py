@@ -1,8 +1,9 @@
 """`refiner-ds plan`: what a run will take and how far it will come, before anything is queued."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -16,7 +17,7 @@ from refiner_ds.data.shards import open_shards
 from refiner_ds.data.store.options import bytes_of
 from refiner_ds.errors import UserError
 from refiner_ds.estimate.activations import MicroBatch, measure
-from refiner_ds.estimate.advice import CHOICES, Advice, advise
+from refiner_ds.estimate.advice import CHOICES, Advice, Saving, advise
 from refiner_ds.estimate.disk import checkpoint_bytes, checkpoints_to_come
 from refiner_ds.estimate.findings import Disk, Findings, Run, as_json, columns_of, exchange_of
 from refiner_ds.estimate.memory import Setup, bill
@@ -25,6 +26,7 @@ from refiner_ds.estimate.report import Report
 from refiner_ds.estimate.setup import setup_of
 from refiner_ds.estimate.time import Rate, given_rate, measured_rate
 from refiner_ds.folders import require_folder
+from refiner_ds.refiners.protocol import Checkpointed
 from refiner_ds.refiners.unclip.options import Adaptation
 from refiner_ds.refiners.unclip.outline import SIZES, Outline, outline_of_base, outline_of_shapes
 
@@ -36,6 +38,7 @@ STANDARD: dict[str, Any] = {
 }
 """What ds_configs/zero2.json says."""
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CHECKPOINTED: tuple[Checkpointed, ...] = get_args(Checkpointed)
 LEAST_MEMORY = 10**9
 
 
@@ -70,8 +73,8 @@ def find(options: Plan) -> Findings:
     run = _run(options, resolved)
     outline = _outline(options)
     counts, setup = count(outline), setup_of(resolved, options.ranks, options.use_ema)
-    plain, checkpointed = (_batches(options, resolved, outline, saves) for saves in (False, True))
-    batches = checkpointed if options.gradient_checkpointing else plain
+    batches = {blocks: _batches(options, resolved, outline, blocks) for blocks in CHECKPOINTED}
+    yours = batches[flags.checkpointed]
     kept = options.checkpoints_total_limit, run.steps, options.checkpointing_steps
     keeps = checkpoints_to_come(*kept, options.keep_best, options.keep_every)
     return Findings(
@@ -79,17 +82,16 @@ def find(options: Plan) -> Findings:
         precision=resolved.precision,
         ranks=options.ranks,
         counts=counts,
-        batches=plain,
-        checkpointed=checkpointed,
-        is_checkpointed=options.gradient_checkpointing,
-        columns=columns_of(counts, setup, batches[0]),
+        batches=batches,
+        checkpointed=flags.checkpointed,
+        columns=columns_of(counts, setup, yours[0]),
         run=run,
         disk=Disk(checkpoint_bytes(counts.trained, options.use_ema, setup.moment_bytes), keeps),
         exchange=exchange_of(counts, setup),
         link_gigabits=options.link_gigabits,
         rate=rate,
         memory=memory,
-        advice=_advice(counts, resolved, setup, batches, checkpointed, memory) if memory else None,
+        advice=_advice(counts, resolved, setup, batches, flags.checkpointed, memory) if memory else None,
     )
 
 
@@ -123,6 +125,8 @@ def _flags(options: Plan) -> Train:
         train_batch_size=options.train_batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         mixed_precision=options.mixed_precision,
+        gradient_checkpointing=options.gradient_checkpointing,
+        checkpointed_blocks=options.checkpointed_blocks,
         use_8bit_adam=options.use_8bit_adam,
         lora_rank=options.lora_rank,
         num_train_epochs=options.num_train_epochs,
@@ -178,29 +182,34 @@ def _outline(options: Plan) -> Outline:
     return outline_of_base(base, options.revision, options.variant, adaptation)
 
 
-def _batches(options: Plan, resolved: Resolved, outline: Outline, saves: bool) -> tuple[MicroBatch, ...]:
+def _batches(options: Plan, resolved: Resolved, outline: Outline, blocks: Checkpointed) -> tuple[MicroBatch, ...]:
     """One micro-batch of every bucket, the largest crop first."""
     buckets = parse_buckets(options.buckets)
     require_crops(buckets, outline.crop_factor)
     crops = sorted({bucket.height for bucket in buckets}, reverse=True)
     dtype = DTYPES[resolved.precision]
-    return tuple(measure(outline, dtype, crop, resolved.micro_batch_size, saves) for crop in crops)
+    return tuple(measure(outline, dtype, crop, resolved.micro_batch_size, blocks) for crop in crops)
 
 
 def _advice(
     counts: Counts,
     resolved: Resolved,
     setup: Setup,
-    batches: tuple[MicroBatch, ...],
-    checkpointed: tuple[MicroBatch, ...],
+    batches: Mapping[Checkpointed, tuple[MicroBatch, ...]],
+    checkpointed: Checkpointed,
     memory: int,
 ) -> Advice:
-    needs, needs_checkpointed = (
-        {
-            choice.file: bill(counts, choice.applied_to(setup, BUCKET_ELEMENTS), of[0]).total
+    """What to take, by the largest crop; blocks that are computed twice stay so, and more of them may become so."""
+
+    def needs(blocks: Checkpointed) -> dict[str, int]:
+        return {
+            choice.file: bill(counts, choice.applied_to(setup, BUCKET_ELEMENTS), batches[blocks][0]).total
             for choice in CHOICES
             if choice.precision == resolved.precision
         }
-        for of in (batches, checkpointed)
-    )
-    return advise(needs, memory, resolved.precision, setup.ranks, resolved.accumulation_steps, needs_checkpointed)
+
+    more = CHECKPOINTED[CHECKPOINTED.index(checkpointed) + 1 :]
+    savings = [
+        Saving(blocks, batches[blocks][0].flops / batches[checkpointed][0].flops, needs(blocks)) for blocks in more
+    ]
+    return advise(needs(checkpointed), memory, resolved.precision, setup.ranks, resolved.accumulation_steps, savings)

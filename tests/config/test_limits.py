@@ -68,3 +68,12 @@ def test_a_decay_without_an_average_is_refused():
     check_limits(flags(ema_decay=0.99, use_ema=True))
     with pytest.raises(UserError, match=r"--ema_decay 0.99 would have no effect, .*; add --use_ema or leave it out"):
         check_limits(flags(ema_decay=0.99))
+
+
+def test_blocks_are_named_only_where_something_is_computed_twice():
+    assert flags().checkpointed == "nothing"
+    assert flags(gradient_checkpointing=True).checkpointed == "all"
+    assert flags(gradient_checkpointing=True, checkpointed_blocks="attention").checkpointed == "attention"
+    check_limits(flags(gradient_checkpointing=True, checkpointed_blocks="attention"))
+    with pytest.raises(UserError, match=r"attention would have no effect, .*; add --gradient_checkpointing, or leave"):
+        check_limits(flags(checkpointed_blocks="attention"))

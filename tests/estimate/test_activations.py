@@ -8,6 +8,7 @@ import torch
 from refiner_ds.batch import Batch
 from refiner_ds.estimate.activations import measure
 from refiner_ds.estimate.parameters import count
+from refiner_ds.refiners.protocol import Checkpointed
 from refiner_ds.refiners.unclip.base import FULL, TINY
 from refiner_ds.refiners.unclip.options import Adaptation, Recipe
 from refiner_ds.refiners.unclip.outline import Outline, outline_of_base, outline_of_shapes
@@ -24,7 +25,9 @@ def full() -> Outline:
     return outline_of_shapes(FULL, Adaptation())
 
 
-def kept_by_a_real_step(refiner: UnclipRefiner, dtype: torch.dtype, crop: int, size: int, checkpointing: bool) -> int:
+def kept_by_a_real_step(
+    refiner: UnclipRefiner, dtype: torch.dtype, crop: int, size: int, checkpointed: Checkpointed
+) -> int:
     """Bytes of distinct storages that one forward pass saves, weights aside, on the CPU with values.
 
     LayerNorm's statistics, (rows, tokens, 1), count as fp32: a GPU keeps them so, as a meta tensor does; a CPU in bf16.
@@ -32,8 +35,7 @@ def kept_by_a_real_step(refiner: UnclipRefiner, dtype: torch.dtype, crop: int, s
     cpu = torch.device("cpu")
     refiner.place(cpu, dtype)
     refiner.network.to(dtype).train()
-    refiner.network.disable_gradient_checkpointing()
-    refiner.prepare_training(Recipe(), checkpointing)
+    refiner.prepare_training(Recipe(), checkpointed)
     weights = {weight.untyped_storage().data_ptr() for weight in refiner.network.parameters()}
     saved, sizes = {}, {}
 
@@ -52,25 +54,26 @@ def kept_by_a_real_step(refiner: UnclipRefiner, dtype: torch.dtype, crop: int, s
 
 
 @pytest.mark.parametrize(
-    ("dtype", "crop", "size", "checkpointing"),
+    ("dtype", "crop", "size", "checkpointed"),
     [
-        (torch.float32, 64, 2, False),
-        (torch.bfloat16, 64, 2, False),
-        (torch.bfloat16, 96, 1, True),
+        (torch.float32, 64, 2, "nothing"),
+        (torch.bfloat16, 64, 2, "nothing"),
+        (torch.bfloat16, 96, 1, "all"),
+        (torch.float32, 96, 1, "attention"),
     ],
 )
-def test_a_real_step_keeps_what_was_counted_to_the_byte(tiny_base, dtype, crop, size, checkpointing):
+def test_a_real_step_keeps_what_was_counted_to_the_byte(tiny_base, dtype, crop, size, checkpointed):
     outline = outline_of_base(str(tiny_base), None, None, Adaptation())
-    counted = measure(outline, dtype, crop, size, checkpointing).kept
+    counted = measure(outline, dtype, crop, size, checkpointed).kept
     refiner = UnclipRefiner(str(tiny_base), adaptation=Adaptation())
-    assert counted == kept_by_a_real_step(refiner, dtype, crop, size, checkpointing)
+    assert counted == kept_by_a_real_step(refiner, dtype, crop, size, checkpointed)
 
 
 def test_a_real_step_of_low_rank_updates_keeps_what_was_counted(tiny_base):
     adaptation = Adaptation("attention", 4)
-    counted = measure(outline_of_base(str(tiny_base), None, None, adaptation), torch.bfloat16, 64, 2, False).kept
+    counted = measure(outline_of_base(str(tiny_base), None, None, adaptation), torch.bfloat16, 64, 2, "nothing").kept
     refiner = UnclipRefiner(str(tiny_base), adaptation=adaptation)
-    assert counted == kept_by_a_real_step(refiner, torch.bfloat16, 64, 2, False)
+    assert counted == kept_by_a_real_step(refiner, torch.bfloat16, 64, 2, "nothing")
 
 
 def test_weights_are_counted_as_they_are_loaded(tiny_base):
@@ -89,20 +92,28 @@ def test_the_full_shapes_are_counted_without_their_memory(full):
 
 
 def test_activations_grow_with_the_micro_batch_and_shrink_by_checkpointing(full):
-    one, four = (measure(full, torch.bfloat16, 512, size, False) for size in (1, 4))
+    one, four = (measure(full, torch.bfloat16, 512, size, "nothing") for size in (1, 4))
     assert abs(four.kept / one.kept - 4) < 0.01
-    again = measure(full, torch.bfloat16, 512, 4, True)
+    again = measure(full, torch.bfloat16, 512, 4, "all")
     assert again.kept < four.kept / 5 and again.workspace > four.workspace
     assert again.kept + again.workspace < four.kept / 3 and again.encoding == four.encoding
     # in 512x512 a matrix of the top level's attention, 2 * 5 heads * 4096 * 4096, would take more than all of this
     assert one.kept < 16 * 2 * 5 * 4096 * 4096 * 2
 
 
+def test_attention_blocks_save_most_for_the_arithmetic_that_they_take_again(full):
+    nothing, attention, all_ = (measure(full, torch.bfloat16, 512, 1, name) for name in ("nothing", "attention", "all"))
+    saved = (nothing.kept - attention.kept) / (nothing.kept - all_.kept)
+    taken = (attention.flops - nothing.flops) / (all_.flops - nothing.flops)
+    assert 0.8 < saved < 0.83 and 0.55 < taken < 0.58
+    assert all_.flops / nothing.flops == pytest.approx(1.2535, abs=1e-3)
+
+
 def test_counting_leaves_nothing_behind(tiny):
-    first = measure(tiny, torch.bfloat16, 64, 1, True)
+    first = measure(tiny, torch.bfloat16, 64, 1, "all")
     assert all(weight.grad is None for weight in tiny.network.parameters())
     gc.collect()
-    assert measure(tiny, torch.bfloat16, 64, 1, True) == first
+    assert measure(tiny, torch.bfloat16, 64, 1, "all") == first
     query = torch.empty(1, 1, 4, 4, device="meta", requires_grad=True)
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):

@@ -8,25 +8,27 @@ import pytest
 
 from refiner_ds.config.deepspeed import BUCKET_ELEMENTS, resolve
 from refiner_ds.config.training import Train
-from refiner_ds.estimate.advice import CHOICES, USABLE, advise
+from refiner_ds.estimate.advice import CHOICES, USABLE, Saving, advise
 from refiner_ds.estimate.setup import setup_of
 from refiner_ds.verbs.plan import STANDARD
 
 CONFIGS = Path(__file__).parents[2] / "ds_configs"
 BF16 = ("zero2_bf16.json", "zero1_bf16.json", "zero2_offload.json")
 NEEDS = dict(zip(BF16, (14, 19, 12), strict=True))
+SMALLER = dict(zip(BF16, (9, 14, 7), strict=True))
 SMALL = dict(zip(BF16, (7, 12, 5), strict=True))
+SAVINGS = (Saving("attention", 1.14, SMALLER), Saving("all", 1.25, SMALL))
 
 
 def advised(memory: float, ranks: int = 8, accumulation: int = 20) -> tuple[str | None, str]:
-    of = advise(NEEDS, int(memory / USABLE * 1000) + 1, "bf16", ranks, accumulation, SMALL)
+    of = advise(NEEDS, int(memory / USABLE * 1000) + 1, "bf16", ranks, accumulation, SAVINGS)
     return of.file, of.reason
 
 
 @pytest.fixture(autouse=True)
 def thousandths(monkeypatch):
     """Needs in thousands, so that a device's share is exact enough."""
-    for needs in (NEEDS, SMALL):
+    for needs in (NEEDS, SMALLER, SMALL):
         for file in needs:
             monkeypatch.setitem(needs, file, needs[file] * 1000)
 
@@ -62,8 +64,10 @@ def test_every_configuration_is_chosen_among_or_one_of_those_by_a_flag():
         (19, "zero1_bf16.json", "20 accumulation steps"),
         (18.9, "zero2_bf16.json", "ZeRO-1, which exchanges less"),
         (13.9, "zero2_offload.json", "optimizer on the CPU"),
-        (11.9, "zero2_bf16.json", "only with --gradient_checkpointing"),
-        (5, "zero2_offload.json", "only with --gradient_checkpointing"),
+        (11.9, "zero2_bf16.json", "--gradient_checkpointing --checkpointed_blocks attention, which computes 14% more"),
+        (8.9, "zero2_offload.json", "--gradient_checkpointing --checkpointed_blocks attention"),
+        (6.9, "zero2_offload.json", "--gradient_checkpointing --checkpointed_blocks all, which computes 25% more"),
+        (5, "zero2_offload.json", "--checkpointed_blocks all"),
         (4.9, None, "smaller --train_batch_size"),
     ],
 )

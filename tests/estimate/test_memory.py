@@ -13,7 +13,7 @@ from refiner_ds.estimate.parameters import Counts
 from refiner_ds.estimate.traffic import traffic
 
 FULL = Counts(870_184_644, 0, 29_491_200, {"VAE": 83_653_863, "CLIP": 632_076_800})
-BATCH = MicroBatch(512, kept=8 * 10**9, workspace=10**8, encoding=4 * 10**9)
+BATCH = MicroBatch(512, kept=8 * 10**9, workspace=10**8, encoding=4 * 10**9, flops=0)
 GIB = 2**30
 COUNTS = [1, 7, 1_000, 870_184_644]
 RANKS = [1, 2, 3, 8, 64, 1000]
@@ -90,9 +90,9 @@ def test_without_offload_and_accumulation_the_paper_s_sixteen_bytes_are_counted_
 def test_the_total_is_the_worst_moment():
     told = bill(FULL, setup(), BATCH)
     assert told.total == told.moments["backward"] == max(told.moments.values())
-    small = bill(FULL, setup(), MicroBatch(64, 10**6, 10**5, 30 * 10**9))
+    small = bill(FULL, setup(), MicroBatch(64, 10**6, 10**5, 30 * 10**9, 0))
     assert small.total == small.moments["encoding"]
-    last = bill(FULL, setup(1, 64, update_bytes=800), MicroBatch(64, 10**6, 10**5, 10**6))
+    last = bill(FULL, setup(1, 64, update_bytes=800), MicroBatch(64, 10**6, 10**5, 10**6, 0))
     assert last.total == last.moments["update"]
 
 

@@ -59,6 +59,9 @@ def test_options_change_what_they_name_and_nothing_else(planned):
     less = planned(*TINY, "--gradient_checkpointing")
     assert total_of(less, "ZeRO-2") < total_of(plain, "ZeRO-2")
     assert less["batches"] == plain["batches"] and less["counts"] == plain["counts"]
+    some = planned(*TINY, "--gradient_checkpointing", "--checkpointed_blocks", "attention")
+    assert total_of(less, "ZeRO-2") < total_of(some, "ZeRO-2") < total_of(plain, "ZeRO-2")
+    assert [told["checkpointed"] for told in (plain, some, less)] == ["nothing", "attention", "all"]
     low_rank = planned(*TINY, "--lora_rank", 4, "--trainable", "attention")
     assert low_rank["counts"]["trained"] < plain["counts"]["trained"] / 50
     assert low_rank["disk"]["one"] * 50 < plain["disk"]["one"]
@@ -66,7 +69,7 @@ def test_options_change_what_they_name_and_nothing_else(planned):
     assert kept["disk"]["one"] - plain["disk"]["one"] == (4 - 6) * trained
     assert total_of(kept, "ZeRO-2") - total_of(plain, "ZeRO-2") == (4 - 6) * trained
     single = planned(*TINY, "--mixed_precision", "no")
-    assert single["batches"][0]["kept"] > 1.8 * plain["batches"][0]["kept"]
+    assert single["batches"]["nothing"][0]["kept"] > 1.8 * plain["batches"]["nothing"][0]["kept"]
 
 
 def test_a_link_gives_the_seconds_of_the_traffic(planned):
@@ -80,8 +83,8 @@ def test_a_link_gives_the_seconds_of_the_traffic(planned):
 
 def test_the_largest_crop_comes_first_and_counts(planned):
     told = planned("--size", "tiny", "--buckets", "1.0:64x64,1.5:192x128,2.0:256x128")
-    assert [batch["crop"] for batch in told["batches"]] == [128, 64]
-    assert told["columns"][0]["bill"]["backward"]["activations"] == told["batches"][0]["kept"]
+    assert [batch["crop"] for batch in told["batches"]["nothing"]] == [128, 64]
+    assert told["columns"][0]["bill"]["backward"]["activations"] == told["batches"]["nothing"][0]["kept"]
 
 
 @pytest.mark.parametrize("config", ["zero1_bf16.json", "zero2_fp16.json", "zero2_offload.json"])

@@ -59,7 +59,7 @@ def trained(config: Path, jobs: list[dict[str, object]]) -> None:
 def planned(base: Path, config: Path, crop: int, ranks: int) -> tuple[Counts, Bill]:
     outline = outline_of_base(str(base), None, None, Adaptation())
     resolved = resolve(read_json(config), Train("", str(base), Path()), ranks)
-    batch = measure(outline, torch.float32, crop, resolved.micro_batch_size, False)
+    batch = measure(outline, torch.float32, crop, resolved.micro_batch_size, "nothing")
     setup = setup_of(resolved, ranks, has_average=True)
     return count(outline), bill(count(outline), setup, batch)
 

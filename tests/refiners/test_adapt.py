@@ -21,10 +21,10 @@ def batch():
     return Batch(*pictures, positions=(3, 8), keys=("a", "b"))
 
 
-def _refiner(base, recipe=None, gradient_checkpointing=False, **adaptation):
+def _refiner(base, recipe=None, checkpointed="nothing", **adaptation):
     made = UnclipRefiner(str(base), adaptation=Adaptation(**adaptation))
     made.place(CPU, torch.float32)
-    made.prepare_training(recipe or Recipe(), gradient_checkpointing)
+    made.prepare_training(recipe or Recipe(), checkpointed)
     return made
 
 
@@ -102,8 +102,8 @@ def _loss_of(refiner, batch):
 
 def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(tiny_base, batch):
     found = []
-    for is_on in (False, True):
-        refiner, kept = _refiner(tiny_base, gradient_checkpointing=is_on), []
+    for blocks in ("nothing", "attention", "all"):
+        refiner, kept = _refiner(tiny_base, checkpointed=blocks), []
         refiner.network.train()  # diffusers checkpoints in training mode alone
         own = {parameter.data_ptr() for parameter in refiner.network.parameters()}
         with torch.autograd.graph.saved_tensors_hooks(
@@ -113,9 +113,11 @@ def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(tiny_base, ba
             loss = _loss(refiner, batch)
         loss.backward()
         found.append((sum(kept), [parameter.grad for parameter in refiner.network.parameters()]))
-    (plain, gradients), (checkpointed, same) = found
-    assert checkpointed < 0.6 * plain
-    assert all(torch.equal(one, other) for one, other in zip(gradients, same, strict=True))
+    (plain, gradients), *others = found
+    attention, all_ = (kept for kept, _ in others)
+    assert all_ < attention < plain and all_ < 0.6 * plain
+    for _, same in others:
+        assert all(torch.equal(one, other) for one, other in zip(gradients, same, strict=True))
 
 
 def test_the_prediction_type_changes_what_is_learned_and_travels_with_the_export(tiny_base, batch, tmp_path):

@@ -41,15 +41,15 @@ def noise(side: int) -> Batch:
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("adaptation", "checkpointing"),
-    [(None, False), (Adaptation(trainable="attention", lora_rank=4), True)],
+    ("adaptation", "checkpointed"),
+    [(None, "nothing"), (Adaptation(trainable="attention", lora_rank=4), "all")],
     ids=["full", "lora, checkpointed"],
 )
-def test_the_refiners_network_is_one_graph_for_each_shape_of_a_micro_batch(tiny_base, adaptation, checkpointing):
+def test_the_refiners_network_is_one_graph_for_each_shape_of_a_micro_batch(tiny_base, adaptation, checkpointed):
     """Traced by the compiler without generating code, which takes minutes here; a part that breaks the graph raises."""
     refiner = UnclipRefiner(str(tiny_base), adaptation=adaptation)
     refiner.place(CPU, torch.float32)
-    refiner.prepare_training(Recipe(), checkpointing)
+    refiner.prepare_training(Recipe(), checkpointed)
     refiner.network.train()
     compiled = torch.compile(refiner.network, backend="eager", dynamic=False, fullgraph=True)
     for number, side in enumerate((64, 64, 96), 1):

@@ -84,6 +84,8 @@ class Plan:
     """Aspect buckets as KEY:WIDTHxHEIGHT, comma-separated; a square crop of the height is cut from each."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them."""
+    checkpointed_blocks: Literal["all", "attention"] | None = None
+    """Blocks that --gradient_checkpointing is for, as for train."""
     trainable: Literal["all", "attention"] = "all"
     """Layers that are trained, beside conv_in, which always is."""
     lora_rank: int | None = None

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from transformers import CLIPImageProcessor
 
 from refiner_ds.batch import Batch
+from refiner_ds.refiners.protocol import Checkpointed
 from refiner_ds.refiners.unclip.adapt import adapt
 from refiner_ds.refiners.unclip.base import FULL, TINY, Shapes, make_parts
+from refiner_ds.refiners.unclip.checkpointing import checkpoint_blocks
 from refiner_ds.refiners.unclip.encode import Features, features_of
 from refiner_ds.refiners.unclip.hub import folder_of
 from refiner_ds.refiners.unclip.objective import Draws, Objective
@@ -52,11 +54,10 @@ class Outline:
         """Sides of training crops must be multiples of this many pixels."""
         return Encoders(self._parts).factor
 
-    def place(self, dtype: torch.dtype, gradient_checkpointing: bool) -> None:
+    def place(self, dtype: torch.dtype, checkpointed: Checkpointed) -> None:
         """Gives all parts the precision in which they train, and readies the network for it."""
         self._parts.freeze(META, dtype)
-        unet = self._parts.unet.to(dtype).train()
-        (unet.enable_gradient_checkpointing if gradient_checkpointing else unet.disable_gradient_checkpointing)()
+        checkpoint_blocks(self._parts.unet.to(dtype).train(), checkpointed)
 
     def encode(self, size: int, crop: int) -> Features:
         """Features of `size` samples of `crop` x `crop` pixels."""

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from refiner_ds.batch import Batch
 from refiner_ds.chance import key_of
 from refiner_ds.errors import UserError
-from refiner_ds.refiners.protocol import Sampling
+from refiner_ds.refiners.protocol import Checkpointed, Sampling
 from refiner_ds.refiners.unclip.adapt import adapt, merge, write_adapter
+from refiner_ds.refiners.unclip.checkpointing import checkpoint_blocks
 from refiner_ds.refiners.unclip.encode import Features, features_of
 from refiner_ds.refiners.unclip.hub import folder_of
 from refiner_ds.refiners.unclip.objective import CONDITIONS, Objective, draw, draw_few
@@ -132,18 +133,17 @@ class UnclipRefiner:
         if whole:
             self._parts.unet.requires_grad_(False).eval().to(device, dtype)
 
-    def prepare_training(self, recipe: Recipe, gradient_checkpointing: bool = False) -> None:
+    def prepare_training(self, recipe: Recipe, checkpointed: Checkpointed = "nothing") -> None:
         """Encodes the empty prompt and sets up the loss; call it once the parts are placed.
 
-        With `gradient_checkpointing` the network computes its activations a second time on the way back instead of
+        The `checkpointed` blocks of the network compute their activations a second time on the way back instead of
         keeping them.
         """
         text_encoder = self._parts.text_encoder
         null_text = self._pipeline.encoders.text([""], text_encoder.device)
         self._recipe = recipe
         self._objective = Objective(self._parts, null_text, recipe, null_text.device)
-        if gradient_checkpointing:
-            self._parts.unet.enable_gradient_checkpointing()
+        checkpoint_blocks(self._parts.unet, checkpointed)
 
     def encode(self, batch: Batch) -> Features:
         """Latents and embedding of a batch that is on the device."""
