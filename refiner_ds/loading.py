@@ -1,9 +1,16 @@
-"""Loading what is heavy: torch, diffusers and deepspeed are some 5,000 modules, which stay until the process ends."""
+"""Loading what is heavy: torch, diffusers and deepspeed are some 4,500 modules, which stay until the process ends."""
 
 import gc
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
+
+UNASKED = ("bitsandbytes", "boto3", "matplotlib", "scipy")
+"""What diffusers, transformers and accelerate load wherever it is installed, for what nobody here does with them:
+quantization, SageMaker, plots, losses of other tasks. It would take half as long again as all else. What is needed
+later, as bitsandbytes' optimizer, is imported then."""
 
 
 def load(name: str) -> ModuleType:
@@ -17,8 +24,22 @@ def load(name: str) -> ModuleType:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return importlib.import_module(name)
+        with _unseen(UNASKED):
+            return importlib.import_module(name)
     finally:
         gc.freeze()
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def _unseen(names: tuple[str, ...]) -> Iterator[None]:
+    """Within, who asks whether these are installed, but for what is loaded already, is told no."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            if sys.modules.get(name) is None:
+                sys.modules.pop(name, None)

@@ -1,11 +1,13 @@
-"""Loading: what was imported is never looked through for garbage, and what becomes garbage later still is."""
+"""Loading: what was imported is never looked through for garbage, and what nobody asks for is not imported."""
 
 import gc
+import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
-from refiner_ds.loading import load
+from refiner_ds.loading import UNASKED, load
 
 
 @pytest.fixture
@@ -35,3 +37,25 @@ def test_a_module_that_cannot_be_imported_leaves_the_collector_as_it_was():
     with pytest.raises(ModuleNotFoundError):
         load("refiner_ds.no_such_module")
     assert gc.isenabled()
+
+
+def test_what_libraries_would_load_for_others_is_left_out_and_there_when_it_is_asked_for():
+    """In a process of its own, as training starts; else what other tests have loaded would be there."""
+    program = f"""
+import sys
+from refiner_ds.loading import UNASKED, load
+load("refiner_ds.train.run")
+assert not set({UNASKED}) & set(sys.modules), "it takes a third of the time again"
+import bitsandbytes.optim, matplotlib, scipy.stats
+assert bitsandbytes.optim.AdamW8bit and scipy.stats.norm and matplotlib.__version__
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_was_loaded_before_stays_seen(heavy, monkeypatch):
+    monkeypatch.setitem(sys.modules, UNASKED[0], ModuleType(UNASKED[0]))
+    module = sys.modules[UNASKED[0]]
+    load(heavy)
+    assert sys.modules[UNASKED[0]] is module
+    assert all(sys.modules.get(name, module) is not None for name in UNASKED)

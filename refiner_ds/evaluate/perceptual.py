@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 
 import torch
-import torchmetrics
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional
@@ -82,7 +82,7 @@ class Lpips:
 
 def _weights_of_layers() -> list[Tensor]:
     """(1, channels, 1, 1) by layer: how much each channel counts, as torchmetrics carries it."""
-    path = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models" / "alex.pth"
+    path = str(distribution("torchmetrics").locate_file("torchmetrics/functional/image/lpips_models/alex.pth"))
     held = torch.load(path, map_location="cpu", weights_only=True)
     return [held[f"lin{number}.model.1.weight"] for number in range(5)]
 

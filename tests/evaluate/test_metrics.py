@@ -35,6 +35,22 @@ def test_ssim_falls_with_blur_and_with_noise():
     assert ssims[0] > ssims[1] > ssims[2]
 
 
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (11, 11), (13, 200)])
+def test_both_are_those_of_torchmetrics(height, width):
+    image = pytest.importorskip("torchmetrics.functional.image")
+    chance = torch.Generator().manual_seed(5)
+    smooth = torch.rand(1, 3, 6, 8, generator=chance)
+    gt = torch.nn.functional.interpolate(smooth, (height, width), mode="bicubic").clamp(0, 1) * 255
+    for noise in (0, 3, 50):
+        picture = (gt + noise * torch.randn(gt.shape, generator=chance)).clamp(0, 255).to(torch.uint8)
+        one, other = picture.float() / 255, gt.to(torch.uint8).float() / 255
+        found = compare(picture, gt.to(torch.uint8))
+        ssim = image.structural_similarity_index_measure(one, other, data_range=1.0)
+        assert found["ssim"] == pytest.approx(float(ssim), abs=1e-5)
+        psnr = image.peak_signal_noise_ratio(one, other, data_range=1.0)
+        assert found["psnr"] == pytest.approx(min(float(psnr), CEILING_DB), rel=1e-5)
+
+
 class Echo:
     """A refiner that hands back the reference, whose figures are therefore known."""
 
