@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-UNASKED = ("bitsandbytes", "boto3", "matplotlib", "scipy")
+UNASKED = ("bitsandbytes", "boto3", "matplotlib")
 """What diffusers, transformers and accelerate load wherever it is installed, for what nobody here does with them:
-quantization, SageMaker, plots, losses of other tasks. It would take half as long again as all else. What is needed
-later, as bitsandbytes' optimizer, is imported then."""
+quantization, SageMaker, plots. It would take a third as long again as all else. What is needed later, as bitsandbytes'
+optimizer, is imported then. scipy is none of them, as some of diffusers' samplers need it."""
 
 
 def load(name: str) -> ModuleType:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from os import getpid
 from pathlib import Path
@@ -32,6 +33,8 @@ class State:
         started, changed: in seconds since 1970, when this start of the run took the folder, and when this was written.
         exit_code: that of the run's end; None while it runs.
         cause: what preempted it, or why it failed.
+        doing: what it does while it runs.
+        doing_since: when it began to, in seconds since 1970.
     """
 
     state: Literal["running", "finished", "preempted", "failed"]
@@ -43,6 +46,8 @@ class State:
     changed: float
     exit_code: int | None = None
     cause: str = ""
+    doing: Literal["training", "validating"] = "training"
+    doing_since: float = 0.0
 
 
 def read_state(folder: Path) -> State | None:
@@ -95,6 +100,24 @@ class StateFile:
         if is_first or time.time() - self._state.changed > SECONDS_BETWEEN:
             with contextlib.suppress(OSError):
                 self._become(step=step)
+
+    @contextlib.contextmanager
+    def validating(self) -> Iterator[None]:
+        """Within, it is told that the run validates; `beat` tells that it still does."""
+        self._do("validating")
+        yield
+        self._do("training")
+
+    def beat(self) -> None:
+        """Tells now and then that the run still does what it did."""
+        assert self._state, "begin comes first"
+        if time.time() - self._state.changed > SECONDS_BETWEEN:
+            with contextlib.suppress(OSError):
+                self._become()
+
+    def _do(self, doing: str) -> None:
+        with contextlib.suppress(OSError):
+            self._become(doing=doing, doing_since=time.time())
 
     def finish(self, step: int) -> None:
         """The run has come to its end."""

@@ -38,7 +38,15 @@ PROMISED = {
         *("--device", "--size", "--resolution", "--train_batch_size", "--gradient_accumulation_steps", "--precision"),
         *("--shards", "--buckets", "--dataloader_num_workers", "--compile", "--rounds", "--json", "--markdown"),
     ],
-    "bench exchange": ["--link", "--gradient_accumulation_steps", "--precision", "--steps", "--rounds", "--json"],
+    "bench exchange": [
+        "--reduce_bucket_size",
+        "--link",
+        "--gradient_accumulation_steps",
+        "--precision",
+        "--steps",
+        "--rounds",
+        "--json",
+    ],
     "bench encode": [
         *("--device", "--size", "--resolution", "--train_batch_size", "--precision", "--rounds", "--json"),
         "--markdown",

@@ -46,8 +46,14 @@ import sys
 from refiner_ds.loading import UNASKED, load
 load("refiner_ds.train.run")
 assert not set({UNASKED}) & set(sys.modules), "it takes a third of the time again"
-import bitsandbytes.optim, matplotlib, scipy.stats
-assert bitsandbytes.optim.AdamW8bit and scipy.stats.norm and matplotlib.__version__
+import bitsandbytes.optim, matplotlib
+assert bitsandbytes.optim.AdamW8bit and matplotlib.__version__
+from diffusers import DDPMScheduler
+from refiner_ds.refiners.unclip.portable.samplers import UNFIT, sampler_in_place_of
+scheduler = DDPMScheduler()
+for kind in scheduler.compatibles:
+    if kind.__name__ not in UNFIT:
+        sampler_in_place_of(scheduler, kind.__name__)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -55,13 +55,25 @@ GOALS = (Goal(ENCODED, BARE, "tiny", 0.95), Goal(ENCODED, OURS, "full-encoders",
 """All of them."""
 
 
-def as_json(rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
-    """All figures of every round, what they come to, and the goals. `about` says device and size among others."""
-    return {**turns_report.as_json(rows, about, STEP), "goals": [_goal_as_json(goal, rows, about) for goal in GOALS]}
+def as_json(rows: Sequence[Row], about: Mapping[str, Any], duel: Sequence[float] = ()) -> dict[str, Any]:
+    """All figures of every round, what they come to, and the goals.
+
+    Args:
+        about: says device and size among others.
+        duel: by round, how many times as fast as the bare loop ours from features is, where steps took turns.
+    """
+    told = {**turns_report.as_json(rows, about, STEP), "duel": [*duel]}
+    return {**told, "goals": [_goal_as_json(goal, rows, about, duel) for goal in GOALS]}
 
 
-def _goal_as_json(goal: Goal, rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
-    measured = ratio_of(rows, goal.row, goal.other)
+def _measured(goal: Goal, rows: Sequence[Row], duel: Sequence[float]) -> Spread | None:
+    """Step by step, where that was measured."""
+    is_duel = duel and (goal.row, goal.other) == (ENCODED, BARE)
+    return Spread.of(duel) if is_duel else ratio_of(rows, goal.row, goal.other)
+
+
+def _goal_as_json(goal: Goal, rows: Sequence[Row], about: Mapping[str, Any], duel: Sequence[float]) -> dict[str, Any]:
+    measured = _measured(goal, rows, duel)
     return {
         "goal": goal.text,
         "row": goal.row,
@@ -73,13 +85,14 @@ def _goal_as_json(goal: Goal, rows: Sequence[Row], about: Mapping[str, Any]) -> 
     }
 
 
-def as_markdown(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
-    """The page: how it was measured, the ways, the ratios, the goals."""
-    goals = table(("goal", "measured", "kept"), [_goal_line(goal, rows, about) for goal in GOALS])
-    return turns_report.as_markdown(rows, about, STEP, goals)
+def as_markdown(rows: Sequence[Row], about: Mapping[str, Any], duel: Sequence[float] = ()) -> str:
+    """The page: how it was measured, the ways, the ratios, the goals; arguments as for `as_json`."""
+    goals = table(("goal", "measured", "kept"), [_goal_line(goal, rows, about, duel) for goal in GOALS])
+    more = [f"{ENCODED} / {BARE}, a step of each in turn: {told(Spread.of(duel))}."] if duel else []
+    return turns_report.as_markdown(rows, about, STEP, *more, goals)
 
 
-def _goal_line(goal: Goal, rows: Sequence[Row], about: Mapping[str, Any]) -> list[str]:
-    measured = ratio_of(rows, goal.row, goal.other)
+def _goal_line(goal: Goal, rows: Sequence[Row], about: Mapping[str, Any], duel: Sequence[float]) -> list[str]:
+    measured = _measured(goal, rows, duel)
     kept = {True: "yes", False: "no", None: "not promised here"}[goal.is_kept(measured, about)]
     return [goal.text, told(measured), kept]

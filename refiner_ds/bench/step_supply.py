@@ -3,19 +3,21 @@
 import itertools
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from refiner_ds.batch import Batch
 from refiner_ds.bench.encoded import Shape, write_encoded
 from refiner_ds.bench.material import Material as Pictures
 from refiner_ds.bench.step_material import Material
 from refiner_ds.bench.storage import KEPT
-from refiner_ds.data.buckets import Bucket
 from refiner_ds.data.encoded_samples import training_samples
 from refiner_ds.data.manifest import Sample
 from refiner_ds.data.packing.crew import tell_nobody
-from refiner_ds.data.shards import Shards, open_shards
+from refiner_ds.data.samples import Samples
+from refiner_ds.data.shards import open_shards
 from refiner_ds.data.stream import Stream
 from refiner_ds.data.workers.pool import AHEAD
 from refiner_ds.errors import UserError
@@ -61,15 +63,14 @@ def from_memory(batches: Sequence[Batch]) -> Supply:
 
 @dataclass(frozen=True)
 class Source:
-    """Shards that one rank trains from.
+    """Samples in shards that one rank trains from.
 
     Attributes:
         micro_batch_size, global_batch_size: samples of a micro-batch and of an optimizer step.
         workers: processes that read, as --dataloader_num_workers of train.
     """
 
-    shards: Shards
-    buckets: tuple[Bucket, ...]
+    samples: Samples
     micro_batch_size: int
     global_batch_size: int
     workers: int
@@ -78,52 +79,57 @@ class Source:
     @property
     def is_encoded(self) -> bool:
         """Whether they hold latents in place of pictures."""
-        return self.shards.index.encoding is not None
+        return self.samples.shards.index.encoding is not None
 
     def open(self) -> Supply:
         """Starts to read."""
-        samples = training_samples(self.shards, self.buckets, SEED)
-        order = samples.order(self.global_batch_size)
-        stream = Stream(samples, order, self.micro_batch_size, 0, 1, self.workers, self.pins_memory)
+        order = self.samples.order(self.global_batch_size)
+        stream = Stream(self.samples, order, self.micro_batch_size, 0, 1, self.workers, self.pins_memory)
         return Supply(stream.batches(0, STEPS), ahead=self.workers * AHEAD)
 
-    def require_shape(self, shape: Shape) -> None:
-        """Refuses latents that the network does not take.
 
-        Raises:
-            UserError: they are of another shape.
-        """
-        encoding = self.shards.index.encoding
-        if not encoding:
-            return
-        stored = Shape(encoding.channels, encoding.factor, encoding.embedding)
-        if stored != shape:
-            raise UserError(
-                f"--shards {self.shards.location} hold latents of {stored.channels} channels at 1/{stored.factor} and "
-                f"embeddings of {stored.embedding} numbers, and the model of --size takes {shape.channels} at "
-                f"1/{shape.factor} and {shape.embedding}; name the size that they were encoded for."
-            )
+def of_largest_bucket(samples: Samples) -> Samples:
+    """Those of the bucket that most of them are of, so that every micro-batch has one shape.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not len(samples):
+        raise UserError(
+            f"--shards {samples.shards.location} hold no training samples, so there is nothing to measure; name others."
+        )
+    counts = np.bincount(samples.bucket_of_sample)
+    return replace(samples, rows=samples.rows[samples.bucket_of_sample == counts.argmax()])
 
 
-def write_both(material: Material, folder: Path, count: int, shape: Shape) -> tuple[Shards, Shards]:
+def side_of(samples: Samples) -> int:
+    """Pixels along a side of the crops of samples that are of one bucket."""
+    return samples.buckets[samples.bucket_of_sample[0]].height
+
+
+def require_shape(samples: Samples, shape: Shape) -> None:
+    """Refuses latents that the network does not take.
+
+    Raises:
+        UserError: they are of another shape.
+    """
+    encoding = samples.shards.index.encoding
+    if not encoding:
+        return
+    stored = Shape(encoding.channels, encoding.factor, encoding.embedding)
+    if stored != shape:
+        raise UserError(
+            f"--shards {samples.shards.location} hold latents of {stored.channels} channels at 1/{stored.factor} and "
+            f"embeddings of {stored.embedding} numbers, and the model of --size takes {shape.channels} at "
+            f"1/{shape.factor} and {shape.embedding}; name the size that they were encoded for."
+        )
+
+
+def write_both(material: Material, folder: Path, count: int, shape: Shape) -> tuple[Samples, Samples]:
     """Packs the material's pictures, `count` samples of them at least, and random latents as if encoded of them."""
     files = [one for micro_batch in material.files for one in micro_batch]
     samples = [Sample({view: Path(path) for view, path in one.items()}, one) for one in files]
     pictures = Pictures(folder / "packed", samples, max(count, len(samples)), material.bucket, tell_nobody).shards(KEPT)
     write_encoded(pictures, folder / "encoded", "latent", material.bucket, shape)
-    return open_shards(str(pictures)), open_shards(str(folder / "encoded"))
-
-
-def side_of(buckets: Sequence[Bucket]) -> int:
-    """Pixels of a crop's side.
-
-    Raises:
-        UserError: buckets of several heights, so that no single shape could be measured.
-    """
-    heights = {bucket.height for bucket in buckets}
-    if len(heights) > 1:
-        raise UserError(
-            f"--buckets have heights {', '.join(map(str, sorted(heights)))}, and one shape of crops is measured at a "
-            "time; give those of one height."
-        )
-    return heights.pop()
+    packed, encoded = (open_shards(str(where)) for where in (pictures, folder / "encoded"))
+    return training_samples(packed, (material.bucket,), SEED), training_samples(encoded, (material.bucket,), SEED)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from refiner_ds.bench.measure import forget_own_peak, own_peak_megabytes
 SECONDS = 2.0
 """A turn lasts about so long by the clock, in whole steps."""
 LEAST_STEPS = 2
+STEPS_OF_DUEL = 12
+"""Steps of each way in a round of a duel."""
 SIDES = {"cpu": 1536, "cuda": 8192}
 """Rows and columns of the square matrices whose product tells a device's peak."""
 PRODUCTS = 8
@@ -112,6 +115,25 @@ def race(
             done += 1
             tell("measuring", done, total)
     return rows
+
+
+def duel(one: Contender, other: Contender, rounds: int, device: torch.device) -> list[float]:
+    """How many times as fast `one` is as `other`, by round the median of single steps of both.
+
+    Steps take turns, so that a machine whose speed varies over seconds is as fast for one as for the other. Both are
+    there at once, which takes the memory of both.
+    """
+    first, second = one.make(), other.make()
+    for way in (first, second):
+        _seconds_of(way, LEAST_STEPS, device)  # the first step counts operators
+    ratios = []
+    for number in range(rounds * STEPS_OF_DUEL):
+        seconds = {way: _seconds_of(way, 1, device) for way in ((first, second), (second, first))[number % 2]}
+        ratios.append(seconds[second] / seconds[first])
+    for way in (first, second):
+        way.close()
+    _clear(device)
+    return [median(ratios[begin : begin + STEPS_OF_DUEL]) for begin in range(0, len(ratios), STEPS_OF_DUEL)]
 
 
 def _turn(way: Way, count: int, device: torch.device, product: float) -> Turn:

@@ -68,22 +68,24 @@ def _row_as_json(row: Row, unit: str) -> dict[str, Any]:
 
 def as_markdown(rows: Sequence[Row], about: Mapping[str, Any], subject: Subject, *more: str) -> str:
     """The page: how it was measured, the ways, their ratios, and `more` tables."""
-    unit = subject.unit
+    unit, waits = subject.unit, any(turn.waited for row in rows for turn in row.turns)
     head = (
         *(subject.name, f"{unit}s/s", f"ms a {unit}", f"GFLOP a {unit}"),
-        *("GFLOP/s", "of a matrix product", "waiting for data", "peak MB"),
+        *("GFLOP/s", "of a matrix product", *(["waiting for data"] if waits else []), "peak MB"),
     )
     ratios = [[f"{name} / {other}", told(ratio_of(rows, name, other))] for name, other in _ratios(rows, subject)]
     parts = [
         f"`{about['command']}`\n\n{about['machine']}; {about['date']}; {about['what']}.",
-        table(head, [_line(row) for row in rows]),
+        table(head, [_line(row, waits) for row in rows]),
         table((f"{unit}s/s", "ratio"), ratios),
         *more,
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _line(row: Row) -> list[str]:
+def _line(row: Row, waits: bool) -> list[str]:
+    """waits: there is a column for it."""
+
     def spread(of: Any) -> str:
         found = Spread.of([of(turn) for turn in row.turns])
         return f"{_short(found.median)} [{_short(found.min)}..{_short(found.max)}]" if found else NOTHING
@@ -98,7 +100,7 @@ def _line(row: Row) -> list[str]:
         _short(row.flops_each / 1e9, digits=4),
         spread(gflops),
         _percent(_share(row)),
-        _percent(_waiting(row)),
+        *([_percent(_waiting(row))] if waits else []),
         f"{max(turn.peak_mb for turn in row.turns):.0f}",
     ]
 

@@ -85,6 +85,11 @@ def check_limits(flags: Train) -> None:
             "--export_best would have no effect, as --validation_epochs 0 makes no validations that tell the best; "
             "give more, or leave it out."
         )
+    if flags.best_metric != "psnr" and not flags.validation_epochs:
+        raise UserError(
+            f"--best_metric {flags.best_metric} would have no effect, as --validation_epochs 0 makes no validations "
+            "that tell the best; give more, or leave it out."
+        )
     if flags.checkpointed_blocks and not flags.gradient_checkpointing:
         raise UserError(
             f"--checkpointed_blocks {flags.checkpointed_blocks} would have no effect, as all activations are kept; add "

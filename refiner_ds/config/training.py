@@ -115,8 +115,9 @@ class Train:
     keep_best: int = 0
     """Keep this many checkpoints with the best validation beside those; each validation that is among the best saves
     one."""
-    best_metric: Literal["psnr", "ssim"] = "psnr"
-    """What tells the best: of the held-out split's repaired pictures."""
+    best_metric: Literal["psnr", "ssim", "lpips", "dino", "worse_share"] = "psnr"
+    """What tells the best of the held-out split's repaired pictures; lpips and dino need their weights on all nodes,
+    and with worse_share it is the one that makes fewest samples worse than their renders."""
     export_best: bool = False
     """Export the checkpoint of each validation that is the best so far into OUTPUT_DIR/best, in the background; saves
     one for it."""

@@ -1,6 +1,5 @@
 """The index of packed shards: which sample lies where. Enough to read any sample with one positioned read a picture."""
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -119,15 +118,6 @@ class Index:
     def key(self, row: int) -> str:
         """Key of a sample: its number in the manifest, or what a foreign tar calls it."""
         return self.records["key"][row].decode()
-
-    def scenes(self, rows: Sequence[int]) -> list[str]:
-        """The scene of each of these records, empty where it is unknown, as where sources.jsonl was not copied."""
-        wanted, found = {int(row) for row in rows}, dict[int, str]()
-        with contextlib.suppress(FileNotFoundError), (self.folder / SOURCES_NAME).open(encoding="utf-8") as file:
-            for row, line in enumerate(file):
-                if row in wanted:
-                    found[row] = json.loads(line).get("scene") or ""
-        return [found.get(int(row), "") for row in rows]
 
     def member(self, row: int, view: str) -> Member:
         """Where the picture of a view lies."""

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 
-from refiner_ds.data.index import Index, Shard
+from refiner_ds.data.index import SOURCES_NAME, Index, Shard
 from refiner_ds.data.locality import shards_at_once
 from refiner_ds.data.order import Order
 from refiner_ds.data.planning import NextUses, Planner
@@ -53,6 +53,14 @@ class RemoteShards:
             return self._store.read(shard.name, offset, size)
         finally:
             self._store.release(shard)
+
+    def sources(self) -> bytes:
+        """The content of sources.jsonl, which is copied nowhere: it is read once, by whoever validates.
+
+        Raises:
+            UserError: it cannot be had.
+        """
+        return self._store.read_small(SOURCES_NAME)
 
     def mend(self, shard: Shard) -> bool:
         """Throws a damaged copy out of the cache; whether reading again may give other bytes."""

@@ -1,7 +1,10 @@
 """Packed shards wherever they lie: their index, and the checked bytes of any picture by one positioned read."""
 
+import hashlib
+import io
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -9,8 +12,8 @@ from typing import Protocol
 import google_crc32c
 
 from refiner_ds.data.images import PictureError
-from refiner_ds.data.index import Index, Member, Shard, read_index
-from refiner_ds.data.index_copy import copied_index
+from refiner_ds.data.index import SOURCES_NAME, Index, Member, Shard, read_index
+from refiner_ds.data.index_copy import ATTEMPTS, copied_index
 from refiner_ds.data.order import Order
 from refiner_ds.data.remote_shards import RemoteShards
 from refiner_ds.data.store.cache import Cache, CacheOptions
@@ -46,6 +49,9 @@ class Files(Protocol):
 
     def read_ahead(self, shards: list[Shard]) -> None:
         """See `Shards.read_ahead`."""
+
+    def sources(self) -> bytes:
+        """The content of sources.jsonl."""
 
     def call_off(self) -> None:
         """See `Shards.call_off`."""
@@ -118,6 +124,32 @@ class Shards:
         """Fetches the shards of a split in their order, as far as the cache has room: for reading it once."""
         self._files.read_ahead([shard for shard in self.index.shards if shard.split == split])
 
+    def scenes(self, rows: Sequence[int], tell: Callable[[str], None]) -> list[str]:
+        """The scene of each of these records as sources.jsonl has it, empty where it has none.
+
+        Where that cannot be read, or is not what was packed, no scene is known, and it is told in a sentence.
+        """
+        try:
+            content = self._sources()
+        except (OSError, UserError) as error:
+            tell(
+                f"{self.location}/{SOURCES_NAME} cannot be used ({error}), so that no scenes are known: intervals are "
+                "over samples, and no means are told by scene; copy it there anew."
+            )
+            return [""] * len(rows)
+        wanted, found = {int(row) for row in rows}, dict[int, str]()
+        for row, line in enumerate(io.BytesIO(content)):
+            if row in wanted:
+                found[row] = json.loads(line).get("scene") or ""
+        return [found[int(row)] for row in rows]
+
+    def _sources(self) -> bytes:
+        for _ in range(ATTEMPTS):
+            content = self._files.sources()
+            if hashlib.sha256(content).hexdigest() == self.index.sources_sha256:
+                return content
+        raise UserError("it has another sha256 than the index says")
+
     def call_off(self) -> None:
         """Lets what goes on in the background end, without waiting for it: after a failure, which ends the run now."""
         self._files.call_off()
@@ -148,6 +180,9 @@ class FolderShards:
 
     def read_ahead(self, shards: list[Shard]) -> None:
         """Nothing: everything is here."""
+
+    def sources(self) -> bytes:
+        return (Path(self.location) / SOURCES_NAME).read_bytes()
 
     def call_off(self) -> None:
         """Nothing goes on in the background."""

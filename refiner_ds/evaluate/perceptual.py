@@ -4,15 +4,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
 LPIPS_FILE = "alexnet-owt-7be5be79.pth"
 """AlexNet as torchvision publishes it, in the folder `checkpoints` of torch's hub."""
 DINO = "facebook/dinov2-small"
+PERCEPTUAL = ("lpips", "dino")
+"""Names of all of them."""
 
 
 @dataclass(frozen=True)
@@ -23,20 +28,50 @@ class Perceptual:
     compare: Callable[[Tensor, Tensor], float]
 
 
-def find_perceptual(device: torch.device, tell: Callable[[str], None]) -> Iterator[Perceptual]:
-    """The metrics whose weights are here; tells of each other one what it lacks and where that is looked for."""
+_UNUSABLE = (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError, SafetensorError)
+"""What files raise that are not there, cut off, or something else."""
+
+
+def find_perceptual(device: torch.device, tell: Callable[[str, str], None]) -> Iterator[Perceptual]:
+    """The metrics whose weights are here; tells of each other one its name, and what it lacks and where from."""
     alexnet = Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_FILE
     try:
         yield Perceptual("lpips", Lpips(alexnet, device))
-    except OSError as error:
+    except _UNUSABLE as error:
         tell(
-            f"no LPIPS: its AlexNet is not at {alexnet} ({error.strerror or error}); put it there from "
-            f"download.pytorch.org/models/{LPIPS_FILE}"
+            "lpips",
+            f"no LPIPS: its AlexNet is not at {alexnet} ({_why(error)}); put it there from "
+            f"download.pytorch.org/models/{LPIPS_FILE}",
         )
     try:
         yield Perceptual("dino", Dino(DINO, device))
     except OSError:
-        tell(f"no DINO: {DINO} is not in the cache of the Hugging Face hub; `hf download {DINO}` puts it there")
+        tell("dino", f"no DINO: {DINO} is not in the cache of the Hugging Face hub; `hf download {DINO}` puts it there")
+    except _UNUSABLE as error:
+        tell("dino", f"no DINO: {DINO} in the cache of the Hugging Face hub is damaged ({_why(error)}); fetch it anew")
+
+
+def _why(error: Exception) -> str:
+    """In a line."""
+    said = isinstance(error, OSError) and error.strerror
+    return said or f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def shared_perceptual(
+    device: torch.device, host: str, gathered: Callable[[Any], list[Any]], tell: Callable[[str, str], None]
+) -> list[Perceptual]:
+    """The metrics that all ranks have; tells name and lack of each that any of them has not. All ranks must call.
+
+    Args:
+        host: where this rank is; it is told of where there are several.
+        gathered: what each rank gives, by rank.
+    """
+    lacks: list[tuple[str, str]] = []
+    found = {metric.name: metric for metric in find_perceptual(device, lambda *lack: lacks.append(lack))}
+    said = gathered((list(found), host, lacks))
+    for (name, words), where in {lack: where for _, where, told in reversed(said) for lack in told}.items():
+        tell(name, words if len(said) == 1 else f"{where}: {words}")
+    return [metric for name, metric in found.items() if all(name in names for names, _, _ in said)]
 
 
 class Lpips:

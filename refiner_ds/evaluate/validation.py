@@ -6,6 +6,7 @@ from typing import Any
 
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.stream import whole
+from refiner_ds.evaluate.perceptual import Perceptual
 from refiner_ds.evaluate.pictures import side_by_side
 from refiner_ds.evaluate.repairs import Judged, repair_all
 from refiner_ds.evaluate.summary import Summary, summary
@@ -25,6 +26,7 @@ def validate(
     gathered: Callable[[Any], list[Any]],
     folder: Path,
     goes_on: Callable[[], bool],
+    perceptual: Sequence[Perceptual] = (),
     scenes: Sequence[str] = (),
 ) -> tuple[Summary, list[Path]] | None:
     """Repairs the whole split over all ranks. All ranks must call.
@@ -32,6 +34,7 @@ def validate(
     Args:
         gathered: what each rank gives, by rank.
         goes_on: asked before each round of one sample a rank; says the same on all ranks.
+        perceptual: metrics beside PSNR and SSIM, the same on all ranks.
         scenes: of each sample; none are known where there are none.
 
     Returns:
@@ -48,7 +51,7 @@ def validate(
             is_whole = False
             break
         batches = (whole(held_out, i) for i in share[turn : turn + 1])
-        for repaired in repair_all(refiner, batches, sampling, seed, scenes=scenes):
+        for repaired in repair_all(refiner, batches, sampling, seed, perceptual, scenes):
             own.append(repaired.judged)
             if repaired.judged.position < PICTURES:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +66,7 @@ def validate(
 def metrics_of(found: Summary) -> dict[str, float]:
     """The figures of a validation by the names that they have in the journal.
 
-    - val/psnr, val/ssim: of the repaired pictures, val/render_psnr and val/render_ssim of the renders;
+    - val/psnr, val/ssim and the perceptual ones: of the repaired pictures, val/render_psnr etc. of the renders;
     - val/gain_low, val/gain_high: the interval of the gain in PSNR;
     - val/worse_share: share of samples that have a lower PSNR than before, 0..1;
     - val/harmed, val/healed: see `compare_regions`.

@@ -106,15 +106,6 @@ def _require_fit(checkpoint: Checkpoint, cut: dict[str, Any]) -> None:
             )
 
 
-def best_metric(folder: Path) -> str:
-    """The metric by which a run tells the best, as it was last started."""
-    try:
-        flags = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["train"]
-    except (OSError, ValueError, KeyError, TypeError):
-        flags = {}
-    return f"val/{flags.get('best_metric', 'psnr')}"
-
-
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Writes the resolved settings beside the run."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,17 +3,19 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor
 
 from refiner_ds.checkpoint.layout import name_of
 from refiner_ds.checkpoint.place import Place
-from refiner_ds.checkpoint.retention import Keep, best_of
+from refiner_ds.checkpoint.retention import Keep
 from refiner_ds.checkpoint.store import Saver
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.stream import Stream
 from refiner_ds.errors import UserError
+from refiner_ds.evaluate.perceptual import Perceptual
 from refiner_ds.evaluate.text import lines_of
 from refiner_ds.evaluate.validation import metrics_of, validate
 from refiner_ds.refiners.protocol import Sampling
@@ -21,6 +23,7 @@ from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.state import StateFile
 from refiner_ds.tracking.journal import Journal, read_metrics
 from refiner_ds.train.about import settings_of
+from refiner_ds.train.best import LEAST_IS_BEST, best_steps
 from refiner_ds.train.best_export import BEST, SECONDS, BestExport
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine
@@ -52,16 +55,20 @@ class RunHooks:
         console: Console,
         journal: Journal | None,
         state: StateFile,
+        perceptual: Sequence[Perceptual],
     ) -> None:
+        """perceptual: metrics of validation beside PSNR and SSIM, the same on all ranks."""
         self._plan, self._refiner, self._engine, self._sampling = plan, refiner, engine, sampling
         self._side, self._stopping, self._console, self._journal, self._state = side, stopping, console, journal, state
         flags = plan.flags
         self._held_out = Samples.of(plan.shards, "val", plan.samples.buckets, flags.seed)
-        self._scenes = plan.shards.index.scenes(self._held_out.rows.tolist())
-        self._metric = f"val/{flags.best_metric}"
+        rows = self._held_out.rows.tolist() if plan.times.validation and plan.world.is_main else []
+        self._scenes: list[str] = side.gathered(plan.shards.scenes(rows, console.say) if rows else [])[0]
+        self._metric, self._perceptual = f"val/{flags.best_metric}", perceptual
         known = read_metrics(flags.output_dir).get(self._metric, {}) if journal else {}
         self._figures: dict[int, float] = side.gathered(known)[0]
-        keep = Keep(flags.checkpoints_total_limit, flags.keep_best, flags.keep_every)
+        is_largest = self._metric not in LEAST_IS_BEST
+        keep = Keep(flags.checkpoints_total_limit, flags.keep_best, flags.keep_every, is_largest)
         self.saver = Saver(flags.output_dir, place, side.gathered, keep, self._figures, console.say)
         stream = Stream(
             plan.samples, plan.order, plan.resolved.micro_batch_size, place.rank, plan.world.size, workers=0
@@ -76,7 +83,7 @@ class RunHooks:
             self._exports = BestExport(
                 flags.output_dir, self.saver.in_use, console.say, lambda step: journal.reference(step, "export", BEST)
             )
-            self._exports.catch_up(best_of(self._figures, self._figures, 1, largest_is_best=True))
+            self._exports.catch_up(best_steps(self._figures, self._metric))
         self._stall = 0.0
         self._facts = {
             **plan.identity,
@@ -94,6 +101,8 @@ class RunHooks:
     def goes_on(self) -> bool:
         """Exchanges signs with the other ranks, and commits a checkpoint that all of them have written."""
         has_written = self.saver.is_pending and not self.saver.is_writing
+        if self._journal:
+            self._state.beat()
         stops, all_have_written = self._side.beat(bool(self._stopping.cause), has_written)
         if all_have_written:
             self._finish()
@@ -155,10 +164,10 @@ class RunHooks:
         """Validates on the held-out split; what is among the best is saved, where best ones are kept."""
         flags = self._plan.flags
         folder = flags.output_dir / "validation" / f"step-{done:08d}"
-        with self._engine.averaged():
+        with self._state.validating() if self._journal else nullcontext(), self._engine.averaged():
             found = validate(
                 self._refiner, self._held_out, self._plan.world, self._sampling, flags.seed,
-                self._side.gathered, folder, self.goes_on, self._scenes,
+                self._side.gathered, folder, self.goes_on, self._perceptual, self._scenes,
             )  # fmt: skip
         if found is None:
             return
@@ -170,7 +179,7 @@ class RunHooks:
             if self._journal:
                 self._journal.picture(done, str(picture.relative_to(flags.output_dir)))
         self._figures[done] = metrics[self._metric]
-        best = best_of(self._figures, self._figures, max(flags.keep_best, flags.export_best), largest_is_best=True)
+        best = best_steps(self._figures, self._metric, max(flags.keep_best, flags.export_best))
         if self._exports and best[:1] == [done]:
             self._exports.want(done)
         if done in best:

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,12 +12,12 @@ import torch
 
 from refiner_ds.checkpoint.layout import name_of
 from refiner_ds.checkpoint.place import Place, find_place
-from refiner_ds.checkpoint.retention import best_of
 from refiner_ds.checkpoint.state import SavedState
 from refiner_ds.config.training import Train
 from refiner_ds.data.buckets import require_crops
 from refiner_ds.data.stream import Stream
 from refiner_ds.errors import PREEMPTED, Failure, UserError, note
+from refiner_ds.evaluate.perceptual import PERCEPTUAL, Perceptual, shared_perceptual
 from refiner_ds.folders import require_folder
 from refiner_ds.refiners.protocol import Sampling
 from refiner_ds.refiners.unclip.options import Recipe
@@ -27,10 +28,11 @@ from refiner_ds.supervise.link import Link
 from refiner_ds.tracking.journal import Journal, read_metrics
 from refiner_ds.tracking.start import LOG, start_shipper
 from refiner_ds.train.about import name_of_device, say_header, settings_of, whereabouts
+from refiner_ds.train.best import best_metric, best_steps
 from refiner_ds.train.best_export import require_shared
 from refiner_ds.train.console import Console
 from refiner_ds.train.engine import Engine, allow_tf32, start_process_group
-from refiner_ds.train.folder import best_metric, write_settings
+from refiner_ds.train.folder import write_settings
 from refiner_ds.train.hooks import RunHooks
 from refiner_ds.train.lock import Lock
 from refiner_ds.train.loop import train
@@ -114,12 +116,13 @@ def _run(flags: Train, world: World, link: Link, state: StateFile) -> int:
         flags.pretrained_model_name_or_path, flags.revision, flags.variant, plan.adaptation, has_encoders=encodes
     )
     sampling = refiner.sampling(flags.validation_steps, flags.validation_guidance_scale)
+    perceptual = _perceptual(plan, device, side) if plan.times.validation else []
     require_base(plan, refiner)
     require_crops(plan.samples.buckets, refiner.crop_factor)
     require_encoding(plan, refiner)
     if not encodes:
         refiner.leave_out_encoders()
-    code = _train(plan, refiner, sampling, device, side, place, stopping, lock, state)
+    code = _train(plan, refiner, sampling, perceptual, device, side, place, stopping, lock, state)
     if world.size > 1:
         leave_process_group()
     return code
@@ -129,6 +132,7 @@ def _train(
     plan: Plan,
     refiner: UnclipRefiner,
     sampling: Sampling,
+    perceptual: Sequence[Perceptual],
     device: torch.device,
     side: SideChannel,
     place: Place,
@@ -158,7 +162,7 @@ def _train(
     if plan.checkpoint:
         for change in changes(plan.checkpoint.commit["settings"], settings_of(plan)):
             console.say(f"note: {change}")
-    hooks = RunHooks(plan, refiner, engine, sampling, side, place, stopping, console, journal, state)
+    hooks = RunHooks(plan, refiner, engine, sampling, side, place, stopping, console, journal, state, perceptual)
     _plan_reading(plan)
     stream = Stream(
         plan.samples,
@@ -216,8 +220,28 @@ def _validated(folder: Path) -> str:
     """The best validation in words, where there was one."""
     metric = best_metric(folder)
     found = read_metrics(folder).get(metric, {})
-    best = best_of(found, found, 1, largest_is_best=True)
+    best = best_steps(found, metric)
     return f", best validation at step {best[0]} ({metric} {found[best[0]]:.4g})" if best else ""
+
+
+def _perceptual(plan: Plan, device: torch.device, side: SideChannel) -> list[Perceptual]:
+    """The metrics by trained networks that validation can have; what it lacks is told. All ranks call.
+
+    Raises:
+        UserError: the best checkpoint is to be told by one that it lacks.
+    """
+    lacks: dict[str, list[str]] = {name: [] for name in PERCEPTUAL}
+    found = shared_perceptual(device, platform.node(), side.gathered, lambda name, words: lacks[name].append(words))
+    wanted = plan.flags.best_metric
+    if lacking := lacks.get(wanted):
+        raise UserError(
+            f"--best_metric {wanted} cannot be computed, so no checkpoint would be the best: {'; '.join(lacking)}, or "
+            "take psnr, ssim or worse_share."
+        )
+    if plan.world.is_main:
+        for words in (words for told in lacks.values() for words in told):
+            note(words)
+    return found
 
 
 def _recipe(flags: Train) -> Recipe:

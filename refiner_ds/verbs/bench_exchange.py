@@ -12,6 +12,7 @@ from refiner_ds.bench.cable import cable, loopback
 from refiner_ds.bench.exchange import COALESCED, STAGE_2, WHOLE, race
 from refiner_ds.bench.exchange_report import as_json, as_markdown
 from refiner_ds.bench.process import RunFailed
+from refiner_ds.config.deepspeed import BUCKET_ELEMENTS
 from refiner_ds.config.verbs.benches import BenchExchange
 from refiner_ds.errors import Failure, UserError
 from refiner_ds.estimate.traffic import traffic
@@ -29,6 +30,8 @@ def run(options: BenchExchange) -> None:
     for name in ("rounds", "steps", "gradient_accumulation_steps"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)} measures nothing; give at least 1.")
+    if options.reduce_bucket_size is not None and options.reduce_bucket_size < 1:
+        raise UserError(f"--reduce_bucket_size {options.reduce_bucket_size} holds no gradient; give at least 1.")
     if options.link is not None and options.link < 1:
         raise UserError(f"--link {options.link} lets nothing pass; give whole megabits per second, such as 100.")
     prepare_files(options.json, options.markdown)
@@ -42,6 +45,7 @@ def run(options: BenchExchange) -> None:
             "micro_batch": 1,
             "side": SIDE,
             "steps": options.steps,
+            "bucket": options.reduce_bucket_size or "auto",
         }
         link = cable(options.link) if options.link else nullcontext(loopback(RANKS))
         with link as hosts, progress_bar() as telling:
@@ -75,11 +79,13 @@ def _on_paper(trained: int, options: BenchExchange) -> dict[str, float]:
 def _about(options: BenchExchange, trained: int, load: float) -> dict[str, Any]:
     precision = {"no": "fp32"}.get(options.precision, options.precision)
     link = f"a cable of {options.link} Mb/s in each direction" if options.link else "loopback"
+    bucket = options.reduce_bucket_size
+    buckets = f", buckets of {bucket:,} gradients" if bucket else ""
     what = (
         f"{RANKS} ranks of one thread over {link} (gloo), tiny model with {trained:,} weights in {precision}, crops of "
-        f"{SIDE}x{SIDE}, micro-batch 1, accumulation {options.gradient_accumulation_steps}, from encoded features; "
-        f"load average {load:.1f} before; median [min..max] over rounds: {options.rounds}, each of {options.steps} "
-        "steps"
+        f"{SIDE}x{SIDE}, micro-batch 1, accumulation {options.gradient_accumulation_steps}{buckets}, from encoded "
+        f"features; load average {load:.1f} before; median [min..max] over rounds: {options.rounds}, each of "
+        f"{options.steps} steps"
     )
     return {
         "command": command_of("bench exchange", options),
@@ -90,6 +96,7 @@ def _about(options: BenchExchange, trained: int, load: float) -> dict[str, Any]:
         "link_megabits": options.link,
         "precision": options.precision,
         "accumulation_steps": options.gradient_accumulation_steps,
+        "reduce_bucket_size": options.reduce_bucket_size or BUCKET_ELEMENTS,
         "trained": trained,
         "versions": versions(),
     }

@@ -1,7 +1,7 @@
 """One rank of `refiner-ds bench exchange`: `python -m refiner_ds.verbs.bench_exchange_rank JOB`, started on every host.
 
 JOB is JSON: the process of the `bench`, the base, `ways`, `precision`, `accumulation`, `micro_batch`, `side`, `steps`,
-the network `card` and how many ranks share it, and the file that rank 0 answers into.
+`bucket`, the network `card` and how many ranks share it, and the file that rank 0 answers into.
 """
 
 import copy
@@ -67,7 +67,7 @@ def _measured(
     counted = 1 if is_coalesced else job["accumulation"]
     flags = Train("", "", Path(), train_batch_size=job["micro_batch"], mixed_precision=job["precision"],
                   gradient_accumulation_steps=counted)  # fmt: skip
-    zero = {**STANDARD["zero_optimization"], "stage": stage}
+    zero = {**STANDARD["zero_optimization"], "stage": stage, "reduce_bucket_size": job["bucket"]}
     resolved = resolve({**STANDARD, "zero_optimization": zero}, flags, world.size)
     engine = Engine(copy.deepcopy(refiner.network), resolved, device)
     engine.set_learning_rate(RATE)

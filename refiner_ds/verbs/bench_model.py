@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from refiner_ds.bench.encoded import Shape
 from refiner_ds.config.deepspeed import Precision
 from refiner_ds.config.verbs.benches import BenchEncode, BenchRepair, BenchStep
 from refiner_ds.errors import UserError
@@ -33,6 +34,11 @@ LEAST_SIDE, FACTOR = 32, 8
 """A side is at least so many pixels, and a multiple of so many, which make one of a latent."""
 
 
+def shape_of(shapes: Shapes) -> Shape:
+    """Of what the encoders of a base make; each level of the VAE but the first halves the sides."""
+    return Shape(4, 2 ** (len(shapes.vae_channels) - 1), shapes.embedding)
+
+
 @dataclass(frozen=True)
 class Setting:
     """What is measured, every default filled."""
@@ -42,6 +48,11 @@ class Setting:
     height: int
     width: int
     precision: Precision
+
+    @property
+    def is_square(self) -> bool:
+        """Whether crops are, as all crops of training."""
+        return self.height == self.width
 
     @property
     def precision_told(self) -> str:

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from refiner_ds.checkpoint.layout import damage
 from refiner_ds.checkpoint.listing import NAME, Entry, entries
-from refiner_ds.checkpoint.retention import best_of
 from refiner_ds.config.verbs.models import Checkpoints
 from refiner_ds.errors import UserError
 from refiner_ds.tracking.journal import SETTINGS, read_metrics
+from refiner_ds.train.best import best_steps
 from refiner_ds.train.lock import is_held
 from refiner_ds.units import size_text, time_text
 from refiner_ds.verbs.answer import answer, require_answerable
@@ -36,7 +36,8 @@ class Listed:
 
     Attributes:
         metrics: of its step, as far as it was validated.
-        marks: "newest" for the one that resume takes first, "best" by the metric by which the run keeps the best.
+        marks: "newest" for the one that resume takes first, "best" by the metric by which the run keeps the best, told
+            where that is not PSNR.
         damage: how it differs from what was written, in words; empty where nobody has read it.
     """
 
@@ -75,12 +76,14 @@ def listed(folder: Path, is_read: bool) -> list[Listed]:
     faults = dict(_damage(complete)) if is_read else {}
     whole = [entry for entry in complete if not faults.get(entry.path)]
     newest = max(whole, key=lambda entry: entry.commit["number"], default=None)
-    best = best_of([entry.step for entry in whole], figures.get(_best_metric(newest), {}), 1, largest_is_best=True)
+    metric, steps = _best_metric(newest), {entry.step for entry in whole}
+    shown = dict.fromkeys((*METRICS, metric))
+    best = best_steps({step: value for step, value in figures.get(metric, {}).items() if step in steps}, metric)
     return [
         Listed(
             entry,
-            {name: figures[name][entry.step] for name in METRICS if entry.step in figures.get(name, {})},
-            ("newest",) * (entry is newest) + ("best",) * (entry in whole and entry.step in best),
+            {name: figures[name][entry.step] for name in shown if entry.step in figures.get(name, {})},
+            ("newest",) * (entry is newest) + _best_mark(metric) * (entry in whole and entry.step in best),
             faults.get(entry.path, ""),
         )
         for entry in found
@@ -114,6 +117,13 @@ def _best_metric(newest: Entry | None) -> str:
     return f"val/{settings.get('train', {}).get('best_metric', 'psnr')}"
 
 
+def _best_mark(metric: str) -> tuple[str]:
+    """With the metric, where that is not the first one of the columns."""
+    if metric == METRICS[0]:
+        return ("best",)
+    return (f"best by {metric}",)
+
+
 def _damage(complete: Sequence[Entry]) -> Iterator[tuple[Path, str]]:
     """Reads every file of complete checkpoints; tells for each how it differs from what was written."""
     total, done, size = sum(len(entry.commit["files"]) for entry in complete), 0, 0
@@ -137,7 +147,7 @@ def _as_json(each: Listed) -> dict[str, Any]:
         "written": entry.written,
         "state": "damaged" if each.damage else entry.state,
         "is_newest": "newest" in each.marks,
-        "is_best": "best" in each.marks,
+        "is_best": any(mark.startswith("best") for mark in each.marks),
         "fault": each.damage or entry.fault,
         **each.metrics,
         **{name: entry.commit[name] for name in FACTS if name in entry.commit},
@@ -180,9 +190,10 @@ def _state_text(each: Listed, is_running: bool) -> str:
     if each.damage or entry.fault:
         return f"{'damaged' if each.damage else entry.state}: {each.damage or entry.fault}"
     if entry.state == "complete":
+        others = [f"{name} {value:.4g}" for name, value in each.metrics.items() if name not in METRICS]
         elsewhere = entry.commit.get("elsewhere") or {}
         away = f"; {', '.join(elsewhere)} on {', '.join(dict.fromkeys(elsewhere.values()))}" if elsewhere else ""
-        return ", ".join((entry.state, *each.marks)) + away
+        return ", ".join((entry.state, *each.marks, *others)) + away
     if entry.state == "set aside":
         return f"set aside as {entry.path.name}: not used, and deleted by nobody"
     if is_running:

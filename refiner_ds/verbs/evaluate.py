@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from refiner_ds.batch import Batch
 from refiner_ds.config.verbs.models import Evaluate
 from refiner_ds.data.manifest import Sample, read_manifest
@@ -23,7 +21,7 @@ from refiner_ds.data.store.options import cache_options
 from refiner_ds.data.stream import whole
 from refiner_ds.errors import UserError, note
 from refiner_ds.evaluate.cases import cases
-from refiner_ds.evaluate.perceptual import Perceptual, find_perceptual
+from refiner_ds.evaluate.perceptual import shared_perceptual
 from refiner_ds.evaluate.pictures import Album, Shown, sheet
 from refiner_ds.evaluate.repairs import Judged, repair_all
 from refiner_ds.evaluate.report import Training, write_report
@@ -51,12 +49,12 @@ class HeldOut:
 
     Attributes:
         batches: gives those of these numbers, each as a batch of its own size.
-        scenes: by number, empty where unknown.
+        scenes: gives that of each, empty where unknown.
     """
 
     count: int
     batches: Callable[[Sequence[int]], Generator[Batch]]
-    scenes: list[str]
+    scenes: Callable[[], list[str]]
 
 
 @dataclass(frozen=True)
@@ -91,12 +89,15 @@ def _evaluate(options: Evaluate, world: World) -> Evaluation:
         held_out = _held_out(options, world, tell)
         refiner, sampling = load_refiner(options, device)
         gathered = stack.enter_context(gathering(world))
-        perceptual = _perceptual(device, world, gathered)
+        scenes = gathered(held_out.scenes() if world.is_main else [])[0]
+        perceptual = shared_perceptual(
+            device, platform.node(), gathered, lambda _, words: note(words) if world.is_main else None
+        )
         album = Album(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="refiner-ds-evaluate-"))))
         share = world.share(held_out.count)
         batches = stack.enter_context(contextlib.closing(held_out.batches(share)))
         own: list[Judged] = []
-        for sample in repair_all(refiner, batches, sampling, options.seed, perceptual, held_out.scenes):
+        for sample in repair_all(refiner, batches, sampling, options.seed, perceptual, scenes):
             album.keep(sample)
             own.append(sample.judged)
             tell("evaluating" if world.size == 1 else "evaluating (share of rank 0)", len(own), len(share))
@@ -105,17 +106,6 @@ def _evaluate(options: Evaluate, world: World) -> Evaluation:
         kept = gathered([album.shown(each) for each in own if each.position in wanted])
         shown = {each.judged.position: each for rank in kept for each in rank}
     return Evaluation(judged, summary(judged), shown, sampling)
-
-
-def _perceptual(device: torch.device, world: World, gathered: Callable[[Any], list[Any]]) -> list[Perceptual]:
-    """The metrics that all ranks have; rank 0 tells what any of them lacks."""
-    lacks: list[str] = []
-    found = {metric.name: metric for metric in find_perceptual(device, lacks.append)}
-    said = gathered((list(found), platform.node(), lacks))
-    if world.is_main:
-        for words, host in {words: host for _, host, told in reversed(said) for words in told}.items():
-            note(words if world.size == 1 else f"{host}: {words}")
-    return [metric for name, metric in found.items() if all(name in names for names, _, _ in said)]
 
 
 def _write(options: Evaluate, evaluation: Evaluation, training: Training) -> None:
@@ -197,7 +187,7 @@ def _of_manifest(samples: Sequence[Sample], world: World, tell: Callable[[str, i
             key = samples[number].sources["render"]
             yield Batch(**dict[str, Any](read_views(samples[number].files)), positions=(number,), keys=(key,))
 
-    return HeldOut(len(samples), batches, [sample.scene or "" for sample in samples])
+    return HeldOut(len(samples), batches, lambda: [sample.scene or "" for sample in samples])
 
 
 def _of_shards(samples: Samples) -> HeldOut:
@@ -206,4 +196,4 @@ def _of_shards(samples: Samples) -> HeldOut:
             samples.shards.read_ahead("val")
             yield from (whole(samples, number) for number in numbers)
 
-    return HeldOut(len(samples), batches, samples.shards.index.scenes(samples.rows.tolist()))
+    return HeldOut(len(samples), batches, lambda: samples.shards.scenes(samples.rows.tolist(), note))

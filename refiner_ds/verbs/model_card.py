@@ -10,7 +10,7 @@ CARD = "README.md"
 SD_2_1 = re.compile(r"stable-diffusion-2-1")
 LICENSE_OF_SD_2_1 = "openrail++"
 """CreativeML Open RAIL++-M, as the bases of Stable Diffusion 2.1 have it."""
-METRICS = {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 4)}
+METRICS = {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 4), "lpips": ("LPIPS", 4), "dino": ("DINO", 4)}
 TAGS = ("gaussian-splatting", "novel-view-synthesis", "image-restoration", "refiner_ds")
 
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from refiner_ds.checkpoint.layout import complete_checkpoints
-from refiner_ds.checkpoint.retention import best_of
 from refiner_ds.config.verbs.models import Status
 from refiner_ds.errors import PREEMPTED, UserError
 from refiner_ds.state import STATE, State, read_state
 from refiner_ds.tracking.journal import Line, read_lines
 from refiner_ds.tracking.pace import pace_of
 from refiner_ds.tracking.shipped import Shipped, read_shipped
-from refiner_ds.train.folder import best_metric
+from refiner_ds.train.best import best_metric, best_steps
 from refiner_ds.train.lock import is_held
 from refiner_ds.units import size_text, time_text
 from refiner_ds.verbs.answer import answer, require_answerable
@@ -27,6 +26,8 @@ PATIENCE_SECONDS, PATIENCE = 60.0, 5
 """A run that tells nothing for so long, and for so many times its longest silence of late, is told to stand still."""
 PATIENCE_AT_START_SECONDS = 1800.0
 """The same until there is a pace: a network that is compiled takes minutes before its first step."""
+PATIENCE_IN_VALIDATION_SECONDS = 600.0
+"""The same where it validates, which tells after each sample of a rank that it goes on."""
 EXIT_CODES = {"running": 0, "finished": 0, "preempted": PREEMPTED, "failed": 1, LOST: 1}
 
 
@@ -98,14 +99,18 @@ def _of_training(training: Sequence[Line], state: State, word: str, now: float) 
 def _of_pace(training: Sequence[Line], state: State, now: float) -> dict[str, Any]:
     """How long it takes still, and for how long nothing has been told; the first takes two readings of this start."""
     pace = pace_of(training, state.started)
-    silent = now - (pace.at if pace else state.started)
+    validates = state.doing == "validating"
+    told = state.changed if validates else max(pace.at if pace else state.started, state.doing_since)
+    silent = now - told
     if not (pace and pace.seconds):
-        return {"seconds_silent": silent, "stands_still": silent > PATIENCE_AT_START_SECONDS}
+        patience = PATIENCE_IN_VALIDATION_SECONDS if validates else PATIENCE_AT_START_SECONDS
+        return {"seconds_silent": silent, "stands_still": silent > patience}
+    patience = PATIENCE_IN_VALIDATION_SECONDS if validates else max(PATIENCE_SECONDS, PATIENCE * pace.silence)
     return {
         "seconds_per_step": pace.seconds,
-        "seconds_left": max(0.0, (state.steps - pace.step) * pace.seconds - silent),
+        "seconds_left": max(0.0, (state.steps - pace.step) * pace.seconds - (now - pace.at)),
         "seconds_silent": silent,
-        "stands_still": silent > max(PATIENCE_SECONDS, PATIENCE * pace.silence),
+        "stands_still": silent > patience,
     }
 
 
@@ -116,8 +121,9 @@ def _of_validations(folder: Path, journal: Sequence[Line]) -> dict[str, Any]:
         return {}
     metric, last = best_metric(folder), max(found)
     by_step = {step: values[metric] for step, values in found.items() if metric in values}
-    best = best_of(by_step, by_step, 1, largest_is_best=True)
-    return {"validation": {"step": last, "best_step": best[0] if best else None, "metric": metric, **found[last]}}
+    best = best_steps(by_step, metric)
+    told = {"step": last, "best_step": best[0] if best else None, "metric": metric}
+    return {"validation": {**told, "best": by_step[best[0]] if best else None, **found[last]}}
 
 
 def _of_tracking(folder: Path, shipped: Shipped) -> dict[str, Any]:
@@ -133,14 +139,15 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
     """What a person wants to know of it."""
     word, when = told["state"], time.strftime("%Y-%m-%d %H:%M", time.localtime(told["changed"]))
     since = f"since {time_text(time.time() - told['started'])}" if word == "running" else f"last told {when}"
-    yield f"{told['run']}: {word}, {since}, process {told['process']} on {told['host']}"
+    doing = ", validating" if word == "running" and told["doing"] == "validating" else ""
+    yield f"{told['run']}: {word}{doing}, {since}, process {told['process']} on {told['host']}"
     if told["cause"]:
         yield _line("cause", told["cause"])
     share = f" ({told['step'] / told['steps']:.0%})" if told["steps"] else ""
     left = f", about {time_text(told['seconds_left'])} left" if "seconds_left" in told else ""
     yield _line("step", f"{told['step']:,} of {told['steps']:,}{share}{left}")
     if told.get("stands_still"):
-        yield _line("warning", f"no step has been told for {time_text(told['seconds_silent'])}; see {told['run']}/logs")
+        yield _line("warning", f"nothing has been told for {time_text(told['seconds_silent'])}; see {told['run']}/logs")
     if told.get("loss") is not None:
         before = f", {told['loss_before']:.4f} before" if told.get("loss_before") is not None else ""
         yield _line("loss", f"{told['loss']:.4f} over the last {RECENT} steps at most{before}")
@@ -173,12 +180,13 @@ def _line(name: str, text: str) -> str:
 def _validation_text(validation: dict[str, Any]) -> str:
     gain = validation["val/psnr"] - validation["val/render_psnr"]
     best = validation["best_step"]
+    metric = validation["metric"]
     if best is None:
         of_best = ""
     elif best == validation["step"]:
-        of_best = "; the best so far"
+        of_best = f"; the best so far by {metric} ({validation['best']:.4g})"
     else:
-        of_best = f"; the best was step {best:,}"
+        of_best = f"; the best by {metric} was step {best:,} ({validation['best']:.4g})"
     return (
         f"step {validation['step']:,}: PSNR {validation['val/psnr']:.2f} dB ({gain:+.2f} to the render), "
         f"SSIM {validation['val/ssim']:.4f}{of_best}"

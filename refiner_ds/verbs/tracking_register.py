@@ -24,6 +24,11 @@ def run(options: TrackingRegister) -> None:
         )
     if not (folder / "model_index.json").exists():
         raise UserError(f"{folder} holds no pipeline (model_index.json is not there); name a folder that export wrote.")
+    if not options.name.strip() or set(options.name) & set("/:"):
+        raise UserError(
+            f"--name '{options.name}' is none that MLflow gives a model, as it addresses them by models:/NAME/VERSION; "
+            "take one without / and :."
+        )
     uri, run_id = options.tracking_uri or uri_of(options.run or Path.cwd()), None
     if options.run:
         shipped = read_shipped(options.run)

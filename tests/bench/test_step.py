@@ -1,22 +1,25 @@
 """`refiner-ds bench step`: ratios, goals, the same loss by every way that claims it, waiting, and a tiny run."""
 
 import json
-import time
+import types
+from collections import Counter
 
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
+from refiner_ds.bench import step_supply
 from refiner_ds.bench.baseline_parts import BothHalves
-from refiner_ds.bench.encoded import Shape, write_encoded
+from refiner_ds.bench.encoded import write_encoded
 from refiner_ds.bench.step_report import BARE, ENCODED, FROM_ENCODED, FROM_SHARDS, as_json, as_markdown
-from refiner_ds.bench.step_supply import Source, Supply
+from refiner_ds.bench.step_supply import Supply, of_largest_bucket, side_of
 from refiner_ds.bench.turns import Contender, Row, Turn
 from refiner_ds.bench.turns_report import BASELINE, OURS, ratio_of
 from refiner_ds.cli import main
+from refiner_ds.config.training import BUCKETS
 from refiner_ds.data.buckets import parse_buckets
+from refiner_ds.data.encoded_samples import training_samples
 from refiner_ds.data.shards import open_shards
-from refiner_ds.errors import UserError
 from refiner_ds.refiners.unclip.portable.mutual_attention import MutualAttention
 
 ABOUT = {"command": "refiner-ds bench step", "machine": "2 CPU cores", "date": "2026-01-01", "what": "tiny model",
@@ -66,6 +69,16 @@ def test_goals_are_a_twentieth_of_the_bare_loop_and_1_6_times_the_pictures_where
     assert [line.split(" | ")[-1].removesuffix(" |") for line in lines] == words
 
 
+def test_where_steps_took_turns_the_goal_goes_by_them():
+    rows = rows_of(0.9, 0.9, 0.9)
+    told = as_json(rows, ABOUT, [0.97, 0.99, 0.96])
+    assert told["goals"][0]["measured"]["median"] == 0.97 and told["goals"][0]["is_kept"]
+    assert f"{ENCODED} / {BARE}, a step of each in turn: 0.97 [0.96..0.99]." in as_markdown(
+        rows, ABOUT, [0.97, 0.99, 0.96]
+    )
+    assert told["ratios"][3]["measured"]["median"] == pytest.approx(0.9)
+
+
 def test_the_page_has_a_whole_line_for_each_way():
     head, _, *lines = as_markdown(rows_of(0.5), ABOUT).split("\n\n")[2].splitlines()
     assert {line.count("|") for line in (head, *lines)} == {9}
@@ -94,6 +107,7 @@ def test_a_tiny_run_measures_all_ways_of_one_and_the_same_step(refiner_ds_comman
     assert done.stdout == page and "--gradient_accumulation_steps 2 --rounds 1`" in page
     about, rows = told["about"], {row["name"]: row for row in told["rows"]}
     assert [*rows] == [OURS, ENCODED, FROM_SHARDS, FROM_ENCODED, BARE, BASELINE]
+    assert len(told["duel"]) == 1 and 0.3 < told["duel"][0] < 3
     assert (about["size"], about["resolution"], about["precision"]) == ("tiny", "32x32", "no")
     for row in rows.values():
         (turn,) = row["rounds"]
@@ -128,17 +142,20 @@ def test_what_was_made_ahead_of_the_clock_is_let_go():
     assert next(supply) == 4
 
 
-def test_waiting_is_the_time_until_a_batch_is_there():
+def test_waiting_is_the_time_until_a_batch_is_there(monkeypatch):
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(step_supply.time, "perf_counter", lambda: clock.now)
+
     def slowly():
         while True:
-            time.sleep(0.02)
+            clock.now += 2.0
             yield None
 
     supply = Supply(slowly())
     for _ in range(3):
         next(supply)
-        time.sleep(0.05)
-    assert 0.06 <= supply.waited < 0.15
+        clock.now += 50.0
+    assert supply.waited == 6.0
 
 
 @pytest.mark.slow
@@ -160,23 +177,29 @@ def test_own_shards_are_measured_at_the_size_of_their_crops(refiner_ds_command, 
 
 def test_shards_that_cannot_be_measured_are_refused_in_one_sentence(capsys, shards, tmp_path):
     def refused(*arguments):
-        assert main(["bench", "step", "--shards", str(shards), *map(str, arguments)]) == 2
+        assert main(["bench", "step", *map(str, arguments)]) == 2
         told = capsys.readouterr().err.strip()
         assert len(told.splitlines()) == 1 and told.endswith(".")
         return told
 
-    assert "becomes crops of 32x32" in refused("--resolution", "64x64", "--buckets", "1.5:48x32")
-    assert "heights 32, 64, and one shape" in refused("--buckets", "1.5:48x32,2:128x64")
+    own = ("--shards", shards, "--buckets", "1.5:48x32")
+    assert "becomes crops of 32x32 by" in refused(*own, "--resolution", "64x64")
+    assert "hold 20 training samples of one bucket and a step takes 100" in refused(*own, "--train_batch_size", 25)
     assert "--dataloader_num_workers -1" in refused("--dataloader_num_workers", -1)
-
-
-def test_latents_of_another_model_are_refused(shards, tmp_path):
+    assert "--buckets 1.5:48x32 would have no effect" in refused("--buckets", "1.5:48x32")
     (bucket,) = parse_buckets("1.5:48x32")
     write_encoded(shards, tmp_path / "encoded", "latent", bucket)
-    source = Source(open_shards(str(tmp_path / "encoded")), (bucket,), 1, 1, 0, False)
-    source.require_shape(Shape(4, 8, 1024))
-    with pytest.raises(UserError, match=r"of 4 channels at 1/8 and embeddings of 1024 numbers.* takes 4 at 1/2 and 32"):
-        source.require_shape(Shape(4, 2, 32))
+    told = refused("--shards", tmp_path / "encoded", "--size", "tiny", "--device", "cpu")
+    assert "of 4 channels at 1/8 and embeddings of 1024 numbers, and the model of --size takes 4 at 1/4 and 32" in told
+
+
+def test_the_bucket_that_most_samples_are_of_is_measured(shards):
+    samples = training_samples(open_shards(str(shards)), parse_buckets(BUCKETS), 0)
+    chosen = of_largest_bucket(samples)
+    counts = Counter(samples.bucket_of_sample.tolist())
+    ((bucket, count),) = counts.most_common(1)
+    assert len(chosen) == count and set(chosen.bucket_of_sample.tolist()) == {bucket}
+    assert side_of(chosen) == parse_buckets(BUCKETS)[bucket].height
 
 
 @pytest.mark.parametrize(

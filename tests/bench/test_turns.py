@@ -3,7 +3,7 @@
 import torch
 
 from refiner_ds.bench import turns
-from refiner_ds.bench.turns import Contender, Way, race
+from refiner_ds.bench.turns import Contender, Way, duel, race
 
 CPU = torch.device("cpu")
 
@@ -36,3 +36,14 @@ def test_ways_take_turns_and_each_has_gone_before_the_next_is_made(monkeypatch):
         for turn in row.turns:
             assert turn.count >= 4 * turns.LEAST_STEPS and turn.count % 4 == 0
             assert min(turn.seconds, turn.peak_mb, turn.product_flops) > 0
+
+
+def test_in_a_duel_steps_take_turns_and_the_first_of_a_pair_changes(monkeypatch):
+    monkeypatch.setattr(turns, "STEPS_OF_DUEL", 2)
+    clock = iter(range(10**6))
+    monkeypatch.setattr(turns.time, "perf_counter", lambda: float(next(clock)))
+    calls: list[str] = []
+    one, other = (Contender(name, torch.float32, lambda name=name: Product(name, calls)) for name in ("a", "b"))
+    assert duel(one, other, 2, CPU) == [1.0, 1.0]
+    assert [call[-1] for call in calls if call.startswith("step")] == [*"aabb", *"abba", *"abba"]
+    assert [call for call in calls if not call.startswith("step")] == ["make a", "make b", "close a", "close b"]

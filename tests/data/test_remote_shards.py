@@ -1,5 +1,6 @@
 """Shards at a URL, read like those in a folder: through the cache, mended there, named where the source broke."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -9,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from refiner_ds.cli import main
 from refiner_ds.data.buckets import parse_buckets
-from refiner_ds.data.index import FILE_NAME, RECORDS_NAME, read_index
+from refiner_ds.data.index import FILE_NAME, RECORDS_NAME, SOURCES_NAME, read_index
 from refiner_ds.data.manifest import VIEWS
 from refiner_ds.data.samples import Samples
 from refiner_ds.data.shards import BrokenSample, Shards, open_shards
@@ -69,6 +71,28 @@ def test_every_picture_comes_as_from_the_folder_with_and_without_a_cache(web, sh
     assert copy.exists()
     del remote
     assert not copy.exists(), "without a cache, the copy of the index goes with it"
+
+
+def test_scenes_are_known_from_there_too(dataset, tmp_path):
+    path = dataset(tmp_path / "pictures", [(64, 64)] * 4)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "scene": ["a", "b", "", "c"]}))
+    assert main(["pack", str(path), str(tmp_path / "shards"), "--val", "0"]) == 0
+    told: list[str] = []
+    local = open_shards(str(tmp_path / "shards"))
+    keys = [local.index.key(row) for row in range(4)]
+    expected = [dict(zip(keys, local.scenes(range(4), told.append), strict=True))[key] for key in sorted(keys)]
+    assert expected == ["a", "b", "", "c"]
+    files = files_of(tmp_path / "shards")
+    with Web(files) as server:
+        assert open_shards(server.url).scenes([3, 1], told.append) == local.scenes([3, 1], told.append)
+    assert not told
+    with Web({**files, SOURCES_NAME: files[SOURCES_NAME].replace(b'"a"', b'"b"')}) as server:
+        assert open_shards(server.url).scenes([0, 1], told.append) == ["", ""]
+    with Web({name: file for name, file in files.items() if name != SOURCES_NAME}) as server:
+        assert open_shards(server.url).scenes([2], told.append) == [""]
+    assert "sources.jsonl cannot be used (it has another sha256 than the index says), so that no scenes" in told[0]
+    assert told[1].startswith(f"{server.url}/sources.jsonl cannot be used (") and "404" in told[1]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -5,11 +5,11 @@ import types
 
 import pytest
 import torch
-from torch import nn
 from transformers import Dinov2Config, Dinov2Model
 
 from refiner_ds.evaluate import perceptual
-from refiner_ds.evaluate.perceptual import Dino, Lpips, find_perceptual
+from refiner_ds.evaluate.perceptual import PERCEPTUAL, Dino, Lpips, find_perceptual, shared_perceptual
+from tests.evaluate.alexnet import alexnet, write_alexnet
 
 CPU = torch.device("cpu")
 
@@ -20,30 +20,16 @@ def picture(seed, height=70, width=90):
     )
 
 
-def alexnet():
-    """The layers that torchvision's AlexNet has before its classifier, with weights by chance."""
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(True), nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(True),
-        nn.MaxPool2d(3, 2), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(True), nn.Conv2d(384, 256, 3, padding=1),
-        nn.ReLU(True), nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(True), nn.MaxPool2d(3, 2),
-    )  # fmt: skip
-
-
 @pytest.fixture
 def weights(tmp_path):
-    path = tmp_path / "checkpoints" / perceptual.LPIPS_FILE
-    path.parent.mkdir()
-    held = {f"features.{name}": value for name, value in alexnet().state_dict().items()}
-    torch.save({**held, "classifier.1.weight": torch.zeros(2)}, path)
-    return path
+    return write_alexnet(tmp_path)
 
 
 def test_lpips_is_that_of_torchmetrics(weights, monkeypatch):
+    lpips = pytest.importorskip("torchmetrics.functional.image.lpips")
     space = types.SimpleNamespace  # in place of torchvision, which is not needed otherwise
     models = space(alexnet=lambda weights: space(features=alexnet()), AlexNet_Weights=space(DEFAULT=None))
     monkeypatch.setitem(sys.modules, "torchvision", space(models=models))
-    lpips = pytest.importorskip("torchmetrics.functional.image.lpips")
     monkeypatch.setattr(lpips, "_TORCHVISION_AVAILABLE", True)
     theirs = lpips._LPIPS(pretrained=True, net="alex", use_dropout=True, eval_mode=True)
     one, two = picture(0), picture(1)
@@ -62,12 +48,41 @@ def test_dino_compares_what_is_said_of_whole_pictures(tmp_path):
     assert dino(one, two) == dino(two, one)
 
 
-def test_what_is_not_here_is_told_with_where_it_was_looked_for(weights, tmp_path, monkeypatch):
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """What was told, by the name of the metric, where the hub of torch is the test's folder and no DINO is anywhere."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(perceptual, "DINO", str(tmp_path / "no-dino"))
-    told = []
-    assert [metric.name for metric in find_perceptual(CPU, told.append)] == ["lpips"]
-    assert len(told) == 1 and f"no DINO: {tmp_path}/no-dino is not in the cache" in told[0]
+    return {}
+
+
+def test_what_is_not_here_is_told_with_where_it_was_looked_for(weights, tmp_path, told):
+    assert [metric.name for metric in find_perceptual(CPU, told.__setitem__)] == ["lpips"]
+    assert [*told] == ["dino"] and f"no DINO: {tmp_path}/no-dino is not in the cache" in told["dino"]
     weights.unlink()
-    assert list(find_perceptual(CPU, told.append)) == []
-    assert told[1].startswith(f"no LPIPS: its AlexNet is not at {weights} (No such file or directory); put it there")
+    assert list(find_perceptual(CPU, told.__setitem__)) == []
+    said = f"no LPIPS: its AlexNet is not at {weights} (No such file or directory); put it there"
+    assert told["lpips"].startswith(said) and {*told} == {*PERCEPTUAL}
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights at all", "half", "another network"])
+def test_a_damaged_file_is_told_and_ends_nothing(weights, told, content):
+    if content == "half":
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    elif content == "another network":
+        torch.save({"features.0.weight": torch.zeros(3)}, weights)
+    else:
+        weights.write_bytes(content)
+    assert list(find_perceptual(CPU, told.__setitem__)) == []
+    assert told["lpips"].startswith(f"no LPIPS: its AlexNet is not at {weights} (") and "\n" not in told["lpips"]
+
+
+def test_ranks_share_what_all_of_them_have(weights, told):
+    others = [(["lpips"], "one", [("dino", "no DINO")]), ([], "two", [("lpips", "no LPIPS"), ("dino", "no DINO")])]
+    said = []
+    alone = shared_perceptual(CPU, "here", lambda own: [own], lambda *lack: said.append(lack))
+    assert [metric.name for metric in alone] == ["lpips"] and said[0][1].startswith("no DINO")
+    said.clear()
+    assert shared_perceptual(CPU, "here", lambda own: [own, *others], lambda *lack: said.append(lack)) == []
+    assert {("lpips", "two: no LPIPS"), ("dino", "one: no DINO")} <= set(said)
+    assert any(words.startswith("here: no DINO") for _, words in said)

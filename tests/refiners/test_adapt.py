@@ -104,7 +104,7 @@ def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(tiny_base, ba
     found = []
     for blocks in ("nothing", "attention", "all"):
         refiner, kept = _refiner(tiny_base, checkpointed=blocks), []
-        refiner.network.train()  # diffusers checkpoints in training mode alone
+        refiner.network.train()
         own = {parameter.data_ptr() for parameter in refiner.network.parameters()}
         with torch.autograd.graph.saved_tensors_hooks(
             lambda tensor, own=own, kept=kept: kept.append(0 if tensor.data_ptr() in own else tensor.nbytes) or tensor,

@@ -12,6 +12,7 @@ from PIL import Image
 from refiner_ds.cli import main
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.tracking.journal import SETTINGS, Journal
+from refiner_ds.tracking.register import MlflowException, register
 from refiner_ds.tracking.ship import send
 
 CLIENT = """
@@ -47,8 +48,8 @@ def test_a_client_of_mlflow_loads_it_by_name_and_repairs_a_picture(exported, tmp
     (run / SETTINGS).write_text("{}")
     Journal(run).metrics(1, {"train/loss": 1.0})
     send(run, uri, "refiner_ds", goes_on=False)
-    register = ["tracking", "register", str(exported), "--name", "streets", "--tracking_uri", uri]
-    assert main([*register, "--run", str(run)]) == 0
+    command = ["tracking", "register", str(exported), "--name", "streets", "--tracking_uri", uri]
+    assert main([*command, "--run", str(run)]) == 0
     assert "is version 1 of streets: mlflow.pyfunc.load_model('models:/streets/1')" in capsys.readouterr().out
     client = MlflowClient(uri)
     own = client.get_model_version("streets", "1")
@@ -64,12 +65,26 @@ def test_a_client_of_mlflow_loads_it_by_name_and_repairs_a_picture(exported, tmp
     assert Image.open(io.BytesIO((tmp_path / "repaired.png").read_bytes())).size == (64, 48)
 
 
+@pytest.mark.slow
+def test_a_run_of_its_own_tells_that_registration_failed(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with pytest.raises(MlflowException):
+        register(exported, "no:name", uri, "refiner_ds", None)
+    client = MlflowClient(uri)
+    (own,) = client.search_runs([client.get_experiment_by_name("refiner_ds").experiment_id])
+    assert own.info.status == "FAILED"
+
+
 def test_what_cannot_be_registered_is_refused_in_words(exported, tmp_path, capsys):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    register = ["tracking", "register", str(tmp_path), "--name", "streets", "--tracking_uri", uri]
-    assert main(register) == 2 and "holds no pipeline (model_index.json is not there)" in capsys.readouterr().err
-    register[2] = str(exported)
-    assert main([*register, "--run", str(tmp_path)]) == 2
+    for name in ("streets/1", "a:b", " "):
+        assert main(["tracking", "register", str(exported), "--name", name, "--tracking_uri", uri]) == 2
+        assert f"--name '{name}' is none that MLflow gives a model" in capsys.readouterr().err
+    command = ["tracking", "register", str(tmp_path), "--name", "streets", "--tracking_uri", uri]
+    assert main(command) == 2 and "holds no pipeline (model_index.json is not there)" in capsys.readouterr().err
+    command[2] = str(exported)
+    assert main([*command, "--run", str(tmp_path)]) == 2
     assert f"`refiner-ds tracking sync {tmp_path}` makes one" in capsys.readouterr().err
-    register[-1] = "http://127.0.0.1:9"
-    assert main(register) == 1 and "MLflow at http://127.0.0.1:9 does not take" in capsys.readouterr().err
+    command[-1] = "http://127.0.0.1:9"
+    assert main(command) == 1 and "MLflow at http://127.0.0.1:9 does not take" in capsys.readouterr().err

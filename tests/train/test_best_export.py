@@ -19,6 +19,7 @@ from refiner_ds.train import best_export
 from refiner_ds.train.best_export import BestExport, require_shared
 from refiner_ds.world import World
 from tests.checkpoints import weights_in
+from tests.evaluate.alexnet import write_alexnet
 from tests.train.launch import ZERO2, start, torchrun
 
 
@@ -170,17 +171,20 @@ def test_a_run_leaves_its_best_validation_as_a_whole_refiner(shards, tiny_base, 
         "--dataloader_num_workers": 0,
         "--use_ema": None,
         "--export_best": None,
+        "--best_metric": "lpips",
         "--tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
     }
-    done = start(torchrun(), settings)
+    write_alexnet(tmp_path / "torch" / "hub")
+    done = start(torchrun(), settings, TORCH_HOME=str(tmp_path / "torch"), HF_HOME=str(tmp_path / "hub"))
     assert done.returncode == 0, done.stdout[-3000:]
+    assert done.stdout.count("no DINO: ") == 1 and "no LPIPS" not in done.stdout
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    figures = {line["step"]: line["val/psnr"] for line in lines if "val/psnr" in line}
-    best = max(figures, key=lambda step: (figures[step], step))
+    figures = {line["step"]: line["val/lpips"] for line in lines if "val/lpips" in line}
+    best = min(figures, key=lambda step: (figures[step], -step))
     assert len(figures) > 1
     record = _record_of(tmp_path / "run", best)
     assert (record["step"], record["weights"]) == (best, "ema")
-    assert record["figures"]["val/psnr"] == figures[best]
+    assert record["figures"]["val/lpips"] == figures[best]
     exported = UnclipRefiner(str(tmp_path / "run" / "best")).network.state_dict()
     if best == 7:
         averaged = weights_in(tmp_path / "run" / name_of(best), AVERAGE)

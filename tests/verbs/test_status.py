@@ -73,7 +73,7 @@ def test_a_run_that_goes_on_is_told_with_its_pace_and_what_is_left(run_folder, c
     code, said = answered(capsys, run_folder)
     assert code == 0 and f"{run_folder}: running, since 126 s" in said.replace("2 min", "126 s")
     assert "40 of 100 (40%), about 3 min left" in said
-    assert "step 40: PSNR 21.00 dB (+3.00 to the render), SSIM 0.5600; the best was step 20" in said
+    assert "step 40: PSNR 21.00 dB (+3.00 to the render), SSIM 0.5600; the best by val/ssim was step 20 (0.58)" in said
     size = (run_folder / "metrics.jsonl").stat().st_size - 100
     assert f"run 0123abcd at http://mlflow:5000, {size / 1000:.1f} kB of metrics.jsonl not sent yet" in said
     del lock
@@ -84,7 +84,22 @@ def test_a_run_that_tells_nothing_for_long_is_said_to_stand_still(run_folder, cl
     assert not status(run_folder, START + 120 + 149)["stands_still"]
     assert status(run_folder, START + 120 + 151)["stands_still"], "five times the longest silence of 30 s"
     clock(120 + 600)
-    assert "no step has been told for 10 min" in answered(capsys, run_folder)[1]
+    assert "nothing has been told for 10 min" in answered(capsys, run_folder)[1]
+    del lock
+
+
+def test_a_validation_takes_its_time_as_long_as_it_goes_on(run_folder, clock, capsys):
+    lock, file = Lock(run_folder, print), StateFile(run_folder)
+    file.begin(100)
+    with file.validating():
+        clock(3000)
+        file.beat()
+        told = status(run_folder, START + 3050)
+        assert (told["doing"], told["stands_still"], told["seconds_silent"]) == ("validating", False, 50)
+        assert status(run_folder, START + 3000 + 601)["stands_still"]
+        assert f"{run_folder}: running, validating, since" in answered(capsys, run_folder)[1]
+    told = status(run_folder, START + 3050)
+    assert (told["doing"], told["stands_still"], told["seconds_silent"]) == ("training", False, 50)
     del lock
 
 

@@ -54,10 +54,11 @@ class BenchStep:
     """Of ours and of the bare loop; bf16 on a GPU and no (fp32) on a CPU where not given. The baseline's way is fp16
     autocast on a GPU and fp32 on a CPU."""
     shards: str | None = None
-    """Shards that pack or encode wrote, as for train, which ours is measured from too; synthetic pictures of 1408x376
-    and random latents in such shards where not given. Sizes of crops are then those of --buckets."""
-    buckets: str = BUCKETS
-    """Aspect buckets as for train, with --shards."""
+    """Shards that pack or encode wrote, as for train, which ours is measured from too: the samples of the bucket that
+    most are of, in crops of its height. Synthetic pictures of 1408x376 and random latents in shards where not given."""
+    buckets: str | None = None
+    """Aspect buckets as for train, with --shards; where not given, those that the shards were made for, if they were
+    for any, else train's own."""
     dataloader_num_workers: int = 2
     """Processes that read shards, as for train."""
     compile: bool = False
@@ -81,6 +82,8 @@ class BenchExchange:
     """Micro-batches per optimizer step, as for train."""
     precision: Literal["no", "bf16"] = "no"
     """Of the network and of what is sent; no is fp32."""
+    reduce_bucket_size: int | None = None
+    """Gradients that are reduced at once, as the DeepSpeed JSON has it; what "auto" there comes to where not given."""
     steps: int = 2
     """Optimizer steps that each way is measured over in each round, after one that is not."""
     rounds: int = 3

@@ -7,7 +7,7 @@ from refiner_ds.refiners.protocol import Checkpointed
 
 
 def checkpoint_blocks(unet: UNet2DConditionModel, blocks: Checkpointed) -> None:
-    """Chooses them; it takes effect in training mode.
+    """Chooses them; it takes effect where gradients are on.
 
     Attention blocks, with their feed-forward layers, keep most for the arithmetic that they take again; convolutions of
     the inner levels take much and keep little.
