@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "bench exchange": (benches.BenchExchange, "refiner_ds.verbs.bench_exchange"),
     "bench encode": (benches.BenchEncode, "refiner_ds.verbs.bench_encode"),
     "bench repair": (benches.BenchRepair, "refiner_ds.verbs.bench_repair"),
+    "bench crops": (benches.BenchCrops, "refiner_ds.verbs.bench_crops"),
     "bench checkpoint": (benches.BenchCheckpoint, "refiner_ds.verbs.bench_checkpoint"),
     "bench all": (benches.BenchAll, "refiner_ds.verbs.bench_all"),
     "doctor": (planning.Doctor, "refiner_ds.verbs.doctor"),

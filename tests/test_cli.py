@@ -55,6 +55,7 @@ PROMISED = {
         *("--device", "--size", "--resolution", "--batch_size", "--steps", "--precision", "--rounds", "--json"),
         "--markdown",
     ],
+    "bench crops": ["--shards", "--pretrained_model_name_or_path", "--buckets", "--windows", "--samples", "--json"],
     "bench all": ["--output", "--only", "--rounds", "--device"],
     "bench checkpoint": ["--parameters", "--rounds", "--json", "--markdown", "--output"],
     "bench data": [

@@ -102,13 +102,17 @@ class Encoding:
         shape, side = self.latents_shape(bucket), bucket.height // self.factor
         numbers = np.frombuffer(content, "<u2")
         latents, embeddings = np.split(numbers, [math.prod(shape)])
-        distances = [abs(offset - column * self.factor) for offset in self.offsets(bucket)]
-        window = distances.index(min(distances))
+        window = self.window(bucket, column)
         crops = latents.reshape(shape)[variant]
         cut = crops[0, :, :, column : column + side] if self.crops == "latent" else crops[window]
         if view != "cond":
             return cut, embeddings
         return cut, embeddings.reshape(self.variants, -1, self.embedding)[variant, window]
+
+    def window(self, bucket: Bucket, column: int) -> int:
+        """Number of the window that is nearest to the crop at a column."""
+        distances = [abs(offset - column * self.factor) for offset in self.offsets(bucket)]
+        return distances.index(min(distances))
 
     def columns(self, bucket: Bucket) -> tuple[int, ...]:
         """Where crops may begin, in latents from the left."""

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from refiner_ds.config.verbs.benches import BenchCrops
 from refiner_ds.config.verbs.data import Encode
 from refiner_ds.data.buckets import Bucket, bucket_of, parse_buckets, require_crops, require_table, spelled
 from refiner_ds.data.codecs import decode
 from refiner_ds.data.encode import Encoded, digest_of
 from refiner_ds.data.index import FILE_NAME, read_index
-from refiner_ds.data.latents import Encoding
+from refiner_ds.data.latents import Crops, Encoding
 from refiner_ds.data.manifest import VIEWS
 from refiner_ds.data.packing.recode import resized
 from refiner_ds.data.packing.scratch import Scratch
@@ -56,7 +57,7 @@ def _encode_share(options: Encode, world: World, started: float) -> None:
     device = device_of(options.device, world)
     refiner = UnclipRefiner(options.pretrained_model_name_or_path, options.revision, options.variant)
     require_crops(buckets, refiner.crop_factor)
-    encoding = _encoding(options, shards, refiner, buckets)
+    encoding = encoding_of(options, shards, refiner, buckets, options.crops, options.flips)
     refiner.place(device, PRECISIONS[options.precision])
     encoder, digest = Encoder(shards, refiner, encoding, buckets, device), digest_of(encoding)
     if not world.is_main:  # rank 0 has the lock
@@ -85,7 +86,15 @@ def _write_share(encoded: Encoded, encoder: "Encoder", world: World) -> None:
             tell("encoding (shards of rank 0)", number, len(left))
 
 
-def _encoding(options: Encode, shards: Shards, refiner: UnclipRefiner, buckets: tuple[Bucket, ...]) -> Encoding:
+def encoding_of(
+    options: Encode | BenchCrops,
+    shards: Shards,
+    refiner: UnclipRefiner,
+    buckets: tuple[Bucket, ...],
+    crops: Crops,
+    flips: bool,
+) -> Encoding:
+    """How these options encode these shards."""
     return Encoding(
         source=shards.index.digest,
         encoders=refiner.encoders_fingerprint,
@@ -93,9 +102,9 @@ def _encoding(options: Encode, shards: Shards, refiner: UnclipRefiner, buckets: 
         precision=options.dtype,
         computed_in=options.precision,
         buckets=spelled(buckets),
-        crops=options.crops,
+        crops=crops,
         windows=options.windows,
-        flips=options.flips,
+        flips=flips,
         channels=refiner.latent_channels,
         factor=refiner.crop_factor,
         embedding=refiner.embedding_size,
@@ -118,16 +127,24 @@ class Encoder:
         Raises:
             UserError: a picture cannot be used, or becomes numbers that the precision does not hold.
         """
-        record = self.shards.index.records[row]
-        bucket = self.buckets[bucket_of(int(record["width"]), int(record["height"]), self.buckets)]
-        views = torch.from_numpy(np.stack([self._picture(row, view, bucket) for view in VIEWS])).permute(0, 3, 1, 2)
-        views = views[..., : self.encoding.width(bucket)].to(self.device)
+        bucket, views = self.bucket(row), self.views(row)
         variants = [views, views.flip(-1)][: self.encoding.variants]
         latents, embeddings = zip(*(self._encoded(variant, bucket) for variant in variants), strict=True)
         by_view = torch.stack(latents).transpose(0, 1)  # (V, variants, crops, c, h, w)
         members = [self._stored(row, numbers) for numbers in by_view]
         members[VIEWS.index("cond")] += self._stored(row, torch.stack(embeddings))
         return members
+
+    def bucket(self, row: int) -> Bucket:
+        """That of a sample."""
+        record = self.shards.index.records[row]
+        return self.buckets[bucket_of(int(record["width"]), int(record["height"]), self.buckets)]
+
+    def views(self, row: int) -> Tensor:
+        """(V, 3, H, W) uint8 on the device: the pictures of a sample at its bucket's size, whole latents wide."""
+        bucket = self.bucket(row)
+        views = torch.from_numpy(np.stack([self._picture(row, view, bucket) for view in VIEWS])).permute(0, 3, 1, 2)
+        return views[..., : self.encoding.width(bucket)].to(self.device)
 
     def _picture(self, row: int, view: str, bucket: Bucket) -> np.ndarray:
         content = self.shards.read(row, view)

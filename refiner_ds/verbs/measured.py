@@ -14,7 +14,7 @@ from refiner_ds.folders import require_folder
 
 PLACES = ("json", "markdown", "output")
 """Flags that name a place of this machine and change no figure."""
-SHOWN = {"peers_python": "PYTHON", "shards": "SHARDS"}
+SHOWN = {"peers_python": "PYTHON", "shards": "SHARDS", "pretrained_model_name_or_path": "BASE"}
 """Flags whose value stands on a page as another word, as it is a path."""
 
 

@@ -159,8 +159,40 @@ class BenchCheckpoint:
 
 
 @dataclass(frozen=True)
+class BenchCrops:
+    """Compare crops of latents, as training cuts them from encoded pictures, with latents of crops."""
+
+    shards: str
+    """Shards of pictures, some of them wider than high: a folder, or its URL."""
+    pretrained_model_name_or_path: str
+    """Base checkpoint whose encoders and network are used."""
+    revision: str | None = None
+    """Branch, tag or commit of the base, where that is a hub id."""
+    variant: str | None = None
+    """Take the base's weights of this variant, such as fp16."""
+    buckets: str = BUCKETS
+    """Aspect buckets as for encode."""
+    windows: int = 4
+    """Windows whose embeddings a crop may have, as for encode."""
+    dtype: Literal["fp16", "bf16"] = "fp16"
+    """Precision of the stored latents."""
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Precision that encoders and network compute in."""
+    samples: int = 32
+    """Training samples that are looked at, spread over all; of each a crop by chance."""
+    seed: int = 0
+    """Seed of the crops, and of noise, timesteps and dropout."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    json: Path | None = None
+    """File for all figures."""
+    markdown: Path | None = None
+    """File for what is printed."""
+
+
+@dataclass(frozen=True)
 class BenchAll:
-    """Run all benches but exchange one after the other with their defaults, and keep their pages and figures."""
+    """Run all benches but exchange and crops one after the other with their defaults; keep their pages and figures."""
 
     output: Path
     """Empty folder for NAME.md, NAME.json and NAME.log of each, and BENCHMARKS.md with all pages."""
