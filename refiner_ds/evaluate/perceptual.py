@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
@@ -44,11 +45,23 @@ def find_perceptual(device: torch.device, tell: Callable[[str, str], None]) -> I
             f"download.pytorch.org/models/{LPIPS_FILE}",
         )
     try:
-        yield Perceptual("dino", Dino(DINO, device))
+        yield Perceptual("dino", Dino(_folder_of(DINO), device))
     except OSError:
         tell("dino", f"no DINO: {DINO} is not in the cache of the Hugging Face hub; `hf download {DINO}` puts it there")
     except _UNUSABLE as error:
         tell("dino", f"no DINO: {DINO} in the cache of the Hugging Face hub is damaged ({_why(error)}); fetch it anew")
+
+
+def _folder_of(model: str) -> Path:
+    """Where a model of the hub lies on this machine; transformers itself would ask the hub for files beside it.
+
+    Raises:
+        FileNotFoundError: it does not.
+    """
+    config = try_to_load_from_cache(model, "config.json")
+    if not isinstance(config, str):
+        raise FileNotFoundError(model)
+    return Path(config).parent
 
 
 def _why(error: Exception) -> str:
@@ -125,9 +138,9 @@ def _weights_of_layers() -> list[Tensor]:
 class Dino:
     """Cosine of what a DINOv2 says of two pictures as wholes, 1 for equal ones (Oquab et al. 2023)."""
 
-    def __init__(self, name: str, device: torch.device) -> None:
-        """Raises OSError where the model is not on this machine."""
-        model = transformers.AutoModel.from_pretrained(name, local_files_only=True)
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        """Raises OSError where the folder holds no model."""
+        model = transformers.AutoModel.from_pretrained(folder, local_files_only=True)
         self._model, self._device = model.requires_grad_(False).eval().to(device), device
         self._patch = model.config.patch_size
         self._mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(1, 3, 1, 1)

@@ -1,10 +1,13 @@
 """LPIPS and DINO: taken where the weights are, told of where they are not, and true to their definitions."""
 
+import shutil
+import socket
 import sys
 import types
 
 import pytest
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import Dinov2Config, Dinov2Model
 
 from refiner_ds.evaluate import perceptual
@@ -42,7 +45,7 @@ def test_dino_compares_what_is_said_of_whole_pictures(tmp_path):
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
     torch.manual_seed(0)
     Dinov2Model(Dinov2Config(**small)).save_pretrained(tmp_path)
-    dino = Dino(str(tmp_path), CPU)
+    dino = Dino(tmp_path, CPU)
     one, two = picture(0, 40, 600), picture(1, 40, 600)
     assert dino(one, one) == pytest.approx(1) and -1 <= dino(one, two) < 1
     assert dino(one, two) == dino(two, one)
@@ -52,17 +55,32 @@ def test_dino_compares_what_is_said_of_whole_pictures(tmp_path):
 def told(tmp_path, monkeypatch):
     """What was told, by the name of the metric, where the hub of torch is the test's folder and no DINO is anywhere."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(perceptual, "DINO", str(tmp_path / "no-dino"))
+    monkeypatch.setattr(perceptual, "DINO", "nobody/no-dino")
     return {}
 
 
 def test_what_is_not_here_is_told_with_where_it_was_looked_for(weights, tmp_path, told):
     assert [metric.name for metric in find_perceptual(CPU, told.__setitem__)] == ["lpips"]
-    assert [*told] == ["dino"] and f"no DINO: {tmp_path}/no-dino is not in the cache" in told["dino"]
+    assert [*told] == ["dino"] and "no DINO: nobody/no-dino is not in the cache" in told["dino"]
     weights.unlink()
     assert list(find_perceptual(CPU, told.__setitem__)) == []
     said = f"no LPIPS: its AlexNet is not at {weights} (No such file or directory); put it there"
     assert told["lpips"].startswith(said) and {*told} == {*PERCEPTUAL}
+
+
+def test_what_is_here_is_found_without_a_word_to_the_network(weights, told, tmp_path, monkeypatch):
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    cache = tmp_path / "hub" / "models--nobody--no-dino"
+    Dinov2Model(Dinov2Config(**small)).save_pretrained(cache / "snapshots" / "0123")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("0123")
+    find, asked = try_to_load_from_cache, []
+    monkeypatch.setattr(perceptual, "try_to_load_from_cache", lambda *of: find(*of, cache_dir=tmp_path / "hub"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *of, **more: asked.append(of) or [])
+    assert [metric.name for metric in find_perceptual(CPU, told.__setitem__)] == [*PERCEPTUAL] and not told
+    shutil.rmtree(cache)
+    assert [metric.name for metric in find_perceptual(CPU, told.__setitem__)] == ["lpips"] and [*told] == ["dino"]
+    assert not asked
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights at all", "half", "another network"])
