@@ -9,7 +9,7 @@ from types import ModuleType
 
 UNASKED = ("bitsandbytes", "boto3", "matplotlib")
 """What diffusers, transformers and accelerate load wherever it is installed, for what nobody here does with them:
-quantization, SageMaker, plots. It would take a third as long again as all else. What is needed later, as bitsandbytes'
+quantization, SageMaker, plots. bitsandbytes alone took three of fourteen seconds. What is needed later, as its
 optimizer, is imported then. scipy is none of them, as some of diffusers' samplers need it."""
 
 

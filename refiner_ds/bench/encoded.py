@@ -32,7 +32,7 @@ FULL = Shape(channels=4, factor=8, embedding=1024)
 def write_encoded(source: Path, out: Path, crops: Crops, bucket: Bucket, shape: Shape = FULL) -> None:
     """Writes what `encode` does, by its own writer, of all shards of `source`, whose pictures are of one bucket."""
     shards = open_shards(str(source))
-    encoding, generator = encoding_of(shards.index.digest, crops, bucket, shape), np.random.default_rng(SEED)
+    encoding, generator = random_encoding(shards.index.digest, crops, bucket, shape), np.random.default_rng(SEED)
 
     def members(_: int) -> Sequence[bytes]:
         counts = [encoding.member_bytes(bucket, view) // 2 for view in VIEWS]
@@ -47,7 +47,7 @@ def write_encoded(source: Path, out: Path, crops: Crops, bucket: Bucket, shape: 
         scratch.remove()
 
 
-def encoding_of(source: str, crops: Crops, bucket: Bucket, shape: Shape) -> Encoding:
+def random_encoding(source: str, crops: Crops, bucket: Bucket, shape: Shape) -> Encoding:
     """How a model of this shape encodes by the defaults of `encode`."""
     return Encoding(
         source=source,

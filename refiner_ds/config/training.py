@@ -84,8 +84,8 @@ class Train:
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory for more arithmetic; plan counts both."""
     checkpointed_blocks: Literal["all", "attention"] | None = None
-    """Blocks that --gradient_checkpointing is for: all where not given; those of attention keep four fifths of the
-    memory that it saves, and take a bit more than half of its arithmetic."""
+    """Blocks that --gradient_checkpointing is for: all where not given; those of attention save about four
+    fifths of what all save, for a bit more than half of the arithmetic."""
     compile: bool = False
     """Compile the network for training by torch's inductor, once for each shape of a micro-batch, which takes minutes
     and a C++ compiler on every node; what was compiled is kept for the next start."""

@@ -19,6 +19,8 @@ LPIPS_FILE = "alexnet-owt-7be5be79.pth"
 DINO = "facebook/dinov2-small"
 PERCEPTUAL = ("lpips", "dino")
 """Names of all of them."""
+UNUSABLE = (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError, SafetensorError)
+"""What files raise that are not there, cut off, or something else."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,12 @@ class Perceptual:
     compare: Callable[[Tensor, Tensor], float]
 
 
-_UNUSABLE = (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError, SafetensorError)
-"""What files raise that are not there, cut off, or something else."""
-
-
 def find_perceptual(device: torch.device, tell: Callable[[str, str], None]) -> Iterator[Perceptual]:
     """The metrics whose weights are here; tells of each other one its name, and what it lacks and where from."""
     alexnet = Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_FILE
     try:
         yield Perceptual("lpips", Lpips(alexnet, device))
-    except _UNUSABLE as error:
+    except UNUSABLE as error:
         tell(
             "lpips",
             f"no LPIPS: its AlexNet is not at {alexnet} ({_why(error)}); put it there from "
@@ -48,7 +46,7 @@ def find_perceptual(device: torch.device, tell: Callable[[str, str], None]) -> I
         yield Perceptual("dino", Dino(_folder_of(DINO), device))
     except OSError:
         tell("dino", f"no DINO: {DINO} is not in the cache of the Hugging Face hub; `hf download {DINO}` puts it there")
-    except _UNUSABLE as error:
+    except UNUSABLE as error:
         tell("dino", f"no DINO: {DINO} in the cache of the Hugging Face hub is damaged ({_why(error)}); fetch it anew")
 
 

@@ -12,7 +12,7 @@ from refiner_ds.bench import step_supply
 from refiner_ds.bench.baseline_parts import BothHalves
 from refiner_ds.bench.encoded import write_encoded
 from refiner_ds.bench.step_report import BARE, ENCODED, FROM_ENCODED, FROM_SHARDS, as_json, as_markdown
-from refiner_ds.bench.step_supply import Supply, of_largest_bucket, side_of
+from refiner_ds.bench.step_supply import Source, Supply, of_largest_bucket, side_of
 from refiner_ds.bench.turns import Contender, Row, Turn
 from refiner_ds.bench.turns_report import BASELINE, OURS, ratio_of
 from refiner_ds.cli import main
@@ -200,6 +200,8 @@ def test_the_bucket_that_most_samples_are_of_is_measured(shards):
     ((bucket, count),) = counts.most_common(1)
     assert len(chosen) == count and set(chosen.bucket_of_sample.tolist()) == {bucket}
     assert side_of(chosen) == parse_buckets(BUCKETS)[bucket].height
+    supply = Source(chosen, 1, 2, 0, False).open()
+    assert {next(supply).render.shape[-1] for _ in range(4)} == {side_of(chosen)}, "though the table has other buckets"
 
 
 @pytest.mark.parametrize(
