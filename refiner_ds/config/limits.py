@@ -64,6 +64,25 @@ LIMITS = {
 """By flag; one that is not given has no value to limit."""
 
 
+def require_no_best(flags: Train, reason: str) -> None:
+    """Refuses what asks for the best checkpoint of a run that makes no validations.
+
+    Args:
+        reason: why it makes none, and what to do.
+
+    Raises:
+        UserError: names the first such flag.
+    """
+    asked = {
+        f"--keep_best {flags.keep_best}": flags.keep_best,
+        "--export_best": flags.export_best,
+        f"--best_metric {flags.best_metric}": flags.best_metric != "psnr",
+    }
+    for told, is_asked in asked.items():
+        if is_asked:
+            raise UserError(f"{told} would have no effect, as {reason}, or leave it out.")
+
+
 def check_limits(flags: Train) -> None:
     """Refuses what no training can be made of.
 
@@ -80,16 +99,8 @@ def check_limits(flags: Train) -> None:
                 f"--{name} {getattr(flags, name)} would have no effect, as all checkpoints are kept without a limit; "
                 "add --checkpoints_total_limit, or leave it out."
             )
-    if flags.export_best and not flags.validation_epochs:
-        raise UserError(
-            "--export_best would have no effect, as --validation_epochs 0 makes no validations that tell the best; "
-            "give more, or leave it out."
-        )
-    if flags.best_metric != "psnr" and not flags.validation_epochs:
-        raise UserError(
-            f"--best_metric {flags.best_metric} would have no effect, as --validation_epochs 0 makes no validations "
-            "that tell the best; give more, or leave it out."
-        )
+    if not flags.validation_epochs:
+        require_no_best(flags, "--validation_epochs 0 makes no validations that tell the best; give more")
     if flags.checkpointed_blocks and not flags.gradient_checkpointing:
         raise UserError(
             f"--checkpointed_blocks {flags.checkpointed_blocks} would have no effect, as all activations are kept; add "

@@ -2,8 +2,8 @@
 
 What is sharded is ZeRO's (Rajbhandari et al. 2020, arXiv:1910.02054, sections 5 and 6). What is beside that is the
 implementation's: runtime/zero/stage_1_and_2.py (DeepSpeedZeroOptimizer), and runtime/bf16_optimizer.py, which takes its
-place at stage 1 in bf16 with fp32 accumulation; where training adds gradients up whole, our train/gradients.py. Stages
-0 and 3, which training refuses, are here to compare with.
+place at stage 1 in bf16 with fp32 accumulation; where training adds gradients up whole, our train/gradients.py, and
+for its update our train/zero_update.py. Stages 0 and 3, which training refuses, are here to compare with.
 """
 
 from collections.abc import Mapping
@@ -65,6 +65,11 @@ class Setup:
         return adds_up_whole(self.stage, self.ranks, self.accumulation, self.offloads)
 
     @property
+    def has_masters(self) -> bool:
+        """Beside the network's weights there are fp32 ones; without, the optimizer updates the network's own."""
+        return self.weight_bytes != 4 or self.stage == 3 or self.offloads
+
+    @property
     def accumulates_apart(self) -> bool:
         """Gradients are added up in another precision than they come in."""
         return self.has_fp32_accumulation and self.weight_bytes != 4
@@ -120,7 +125,7 @@ def bill(counts: Counts, setup: Setup, batch: MicroBatch) -> Bill:
         "frozen encoders": of * sum(counts.frozen.values()),
     }
     state = {
-        "fp32 masters": 0 if setup.stage == 0 and of == 4 else 4 * shard,
+        "fp32 masters": 4 * shard if setup.has_masters else 0,
         "optimizer moments": setup.moment_bytes * shard,
         "moving average": 4 * shard if setup.has_average else 0,
     }

@@ -23,6 +23,7 @@ from refiner_ds.train.interface import VARIABLE, interface_towards
 from refiner_ds.train.meeting import gpu_of, no_meeting, share_mistakes
 from refiner_ds.train.optimizers import make_optimizer
 from refiner_ds.train.shard_state import ShardState, masters_of
+from refiner_ds.train.zero_update import SparedUpdate
 from refiner_ds.world import World
 
 # deepspeed picks its accelerator on import, and warns where it has to guess
@@ -32,6 +33,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else
 sys.modules.setdefault("mlflow", None)  # type: ignore[arg-type]
 import deepspeed  # noqa: E402
 from deepspeed.comm.torch import TorchBackend  # noqa: E402
+from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer  # noqa: E402
 from deepspeed.utils import safe_set_full_fp32_param  # noqa: E402
 
 if sys.modules["mlflow"] is None:
@@ -145,6 +147,8 @@ class Engine:
         # deepspeed casts the network first, so its fp32 masters start as rounded weights; give them their exact values
         for name, parameter in trained.items():
             safe_set_full_fp32_param(parameter, exact[name].to(device))
+        if isinstance(self._optimizer, DeepSpeedZeroOptimizer) and not config.offloads:
+            SparedUpdate(self._optimizer)
         self._ema = Ema(masters_of(self._optimizer), ema_decay) if ema_decay else None
         self._state = ShardState(network, self._optimizer, self._ema)
         self._accumulation_steps = config.accumulation_steps

@@ -43,9 +43,8 @@ def optimizer_step(
     accumulated is computed again by the run that continues.
     """
     engine.set_learning_rate(learning_rate)
-    sums: dict[str, Tensor] = {}
+    by_micro_batch: list[dict[str, Tensor]] = []
     replaced: tuple[str, ...] = ()
-    micro_losses: tuple[Tensor, ...] = ()
     for _ in range(accumulation_steps):
         if not goes_on():
             return None
@@ -62,10 +61,7 @@ def optimizer_step(
         engine.step()
 
         # Keep the losses on the device; reading one here would wait for it.
-        for name, loss in losses.items():
-            sums[name] = (
-                sums.get(name, torch.zeros_like(loss, requires_grad=False)) + loss.detach() / accumulation_steps
-            )
+        by_micro_batch.append({name: loss.detach() for name, loss in losses.items()})
         replaced += batch.replaced
-        micro_losses += (losses["loss"].detach(),)
-    return StepResult(sums, engine.gradient_norm, replaced, micro_losses)
+    means = {name: torch.stack([each[name] for each in by_micro_batch]).mean(dim=0) for name in by_micro_batch[0]}
+    return StepResult(means, engine.gradient_norm, replaced, tuple(each["loss"] for each in by_micro_batch))

@@ -54,8 +54,8 @@ def test_a_higher_stage_never_needs_more_for_weights_gradients_and_optimizer(
     of = [setup(stage, ranks, precision, accumulation=accumulation, has_average=has_average) for stage in (0, 1, 2, 3)]
     optimizers = [sum(bill(FULL, one, BATCH).always.get(name, 0) for name in MODEL_STATES) for one in of]
     padding = 16 * 2 * ranks
-    if precision == "no":  # under ZeRO fp32 weights have masters beside them, of a shard
-        optimizers[0] += 4 * FULL.trained
+    if precision == "no":  # the others update the network's own weights
+        optimizers[3] -= bill(FULL, of[3], BATCH).always["fp32 masters"]
     assert all(high <= low + padding for low, high in itertools.pairwise(optimizers))
     assert states(of[2]) <= states(of[1]) + padding
     if ranks > 1:  # one rank shards nothing, and adds up whole at stages 1 and 2 only

@@ -47,6 +47,12 @@ def weights_of(engine: Engine) -> torch.Tensor:
     return torch.cat([weight.detach().float().flatten() for weight in engine.network.parameters()])
 
 
+def bytes_beside(engine: Engine) -> int:
+    """What the fp32 masters of this rank take beside the network's weights."""
+    own = {weight.untyped_storage().data_ptr() for weight in engine.network.parameters()}
+    return sum(each.nbytes for each in engine._state.masters if each.untyped_storage().data_ptr() not in own)
+
+
 def main() -> None:
     world = world_from(os.environ)
     get_accelerator().is_fp16_supported = lambda: True
@@ -82,6 +88,7 @@ def main() -> None:
             "bytes": dict(bytes_given),
             "waits": len(waits),
             "count": engine.num_trained,
+            "bytes_of_masters": bytes_beside(engine),
         }
         engine.close()
     if world.is_main:

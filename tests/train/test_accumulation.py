@@ -33,12 +33,25 @@ CASES = {
     for precision, section in PRECISIONS.items()
     for stage in (1, 2)
 }
+SCALES = {"steady": {"loss_scale": 16}, "rising": {"initial_scale_power": 4, "loss_scale_window": 1}}
+RISING = {
+    f"{name}-{optimizer}": {
+        "json": {
+            "zero_optimization": {"stage": 2},
+            "fp16": {"enabled": True, **scale},
+            "optimizer": {"type": optimizer},
+        },
+        "flags": {},
+    }
+    for name, scale in SCALES.items()
+    for optimizer in ("SGD", "Adam")
+}
 
 
 def told_by(ranks: int) -> dict:
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", free_port()]
     done = subprocess.run(
-        [sys.executable, *launcher, "-m", "tests.train.accumulating", json.dumps(CASES)],
+        [sys.executable, *launcher, "-m", "tests.train.accumulating", json.dumps({**CASES, **RISING})],
         cwd=REPO,
         env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -71,6 +84,23 @@ def test_a_lost_micro_batch_of_one_rank_skips_its_update_and_no_other(told, name
         run = told[ranks][name]
         assert run["applied"] == [True, True, False, True]
         assert all(map(math.isfinite, run["weights"]))
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_an_update_that_raises_the_loss_scale_is_as_long_as_one_that_does_not(told, optimizer):
+    for ranks in (1, 2):
+        steady, rising = (told[ranks][f"{name}-{optimizer}"] for name in SCALES)
+        one, other, start = (torch.tensor(each) for each in (steady["weights"], rising["weights"], steady["start"]))
+        assert rising["applied"] == steady["applied"] and float((one - start).norm()) > 0
+        assert float((one - other).norm() / (one - start).norm()) < CLOSE["fp16"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_masters_take_memory_of_their_own_only_where_the_network_is_in_16_bits(told, name):
+    for ranks in (1, 2):
+        run = told[ranks][name]
+        expected = 0 if name.startswith("fp32") else 4 * run["count"] / ranks
+        assert run["bytes_of_masters"] == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -48,6 +48,27 @@ def test_a_flag_beyond_its_limit_is_refused(flags):
         make_plan(replace(flags, learning_rate=0.0, lr_scheduler="polynomial"), World())
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"export_best": True}, "--export_best"),
+        ({"best_metric": "ssim"}, "--best_metric ssim"),
+        ({"keep_best": 2, "checkpoints_total_limit": 3}, "--keep_best 2"),
+    ],
+)
+def test_what_needs_a_validation_is_refused_where_none_will_be_made(
+    flags, manifest, pack_dataset, tmp_path, given, told
+):
+    assert make_plan(replace(flags, **given), World()).times.validation
+    with pytest.raises(UserError, match=f"{told} would have no effect, as --validation_epochs 0 makes no validations"):
+        make_plan(replace(flags, **given, validation_epochs=0), World())
+    pack_dataset(manifest, tmp_path / "all", val=0)
+    all_trained = replace(flags, shards=str(tmp_path / "all"))
+    assert make_plan(all_trained, World()).times.validation == 0
+    with pytest.raises(UserError, match=f"{told} would have no effect, as shards .* hold no samples to validate on"):
+        make_plan(replace(all_trained, **given), World())
+
+
 def test_how_crops_are_resized_makes_another_run(flags):
     identities = [make_plan(replace(flags, resampling=name), World()) for name in ("exact", "window")]
     assert [plan.identity["resampling"] for plan in identities] == ["exact", "window"]
