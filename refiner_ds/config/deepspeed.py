@@ -67,9 +67,10 @@ class Resolved:
 def adds_up_whole(stage: int, ranks: int, accumulation: int, offloads: bool) -> bool:
     """Whether gradients are kept whole and reduced once an update, by us; else DeepSpeed handles each as it comes.
 
-    At stage 2 a rank has room for its own shard of them only, where there are several.
+    Of several ranks, one has room at stage 2 for its own shard of them only; and the gradients of a single micro-batch
+    are reduced while others are still computed.
     """
-    return accumulation > 1 and not offloads and (stage == 1 or (stage == 2 and ranks == 1))
+    return not offloads and ((stage in (1, 2) and ranks == 1) or (stage == 1 and accumulation > 1))
 
 
 def read_json(path: Path) -> dict[str, Any]:
