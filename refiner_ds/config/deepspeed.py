@@ -56,7 +56,7 @@ class Resolved:
     @property
     def adds_up_whole(self) -> bool:
         """As the function of this name says."""
-        return adds_up_whole(self.stage, self.num_ranks, self.accumulation_steps, self.offloads)
+        return adds_up_whole(self.stage, self.num_ranks, self.offloads)
 
     @property
     def offloads(self) -> bool:
@@ -64,13 +64,12 @@ class Resolved:
         return _offloads(self.json["zero_optimization"])
 
 
-def adds_up_whole(stage: int, ranks: int, accumulation: int, offloads: bool) -> bool:
+def adds_up_whole(stage: int, ranks: int, offloads: bool) -> bool:
     """Whether gradients are kept whole and reduced once an update, by us; else DeepSpeed handles each as it comes.
 
-    Of several ranks, one has room at stage 2 for its own shard of them only; and the gradients of a single micro-batch
-    are reduced while others are still computed.
+    At stage 2 a rank has room for its own shard of them only, where there are several.
     """
-    return not offloads and ((stage in (1, 2) and ranks == 1) or (stage == 1 and accumulation > 1))
+    return not offloads and (stage == 1 or (stage == 2 and ranks == 1))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -126,7 +125,7 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
     precision = _precision(config, flags.mixed_precision)
     if _offloads(zero):
         _refuse_skipping_with_offload(precision, flags.max_nonfinite_steps)
-    accumulated_in = _accumulated_in(config, precision)
+    _accumulated_in(config, precision)  # refuses what cannot be
     stage = zero.get("stage", 0)
     if stage not in (1, 2):
         raise UserError(
@@ -134,11 +133,6 @@ def resolve(config: dict[str, Any], flags: Train, num_ranks: int) -> Resolved:
             "one step late; stage 3 saves nothing at this size; take stage 1 or 2."
         )
     optimizer, rate = take_optimizer(config, flags)
-    if optimizer.name == "Adagrad" and (stage, precision, accumulated_in) == (1, "bf16", "no"):
-        refuse(
-            "optimizer.type Adagrad at stage 1 in bf16 with grad_accum_dtype fp32",
-            "DeepSpeed makes its state at stage 2 only; take stage 2",
-        )
     schedule, peak = take_schedule(config, flags)
     learning_rate = peak_rate({"--learning_rate": flags.learning_rate, "optimizer.params.lr": rate, **peak})
     config["zero_allow_untested_optimizer"] = True  # which ones are exact under ZeRO is our own list

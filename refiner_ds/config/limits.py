@@ -64,15 +64,22 @@ LIMITS = {
 """By flag; one that is not given has no value to limit."""
 
 
-def require_no_best(flags: Train, reason: str) -> None:
-    """Refuses what asks for the best checkpoint of a run that makes no validations.
+def require_best(flags: Train, shards: str, held_out: int) -> None:
+    """Refuses what asks for the best checkpoint where the shards hold nothing to validate on.
 
     Args:
-        reason: why it makes none, and what to do.
+        shards: where they are.
+        held_out: samples of their validation split.
 
     Raises:
         UserError: names the first such flag.
     """
+    if not held_out:
+        _require_no_best(flags, f"shards {shards} hold no samples to validate on; pack some with --val")
+
+
+def _require_no_best(flags: Train, reason: str) -> None:
+    """reason: why no validation tells the best, and what to do."""
     asked = {
         f"--keep_best {flags.keep_best}": flags.keep_best,
         "--export_best": flags.export_best,
@@ -100,7 +107,7 @@ def check_limits(flags: Train) -> None:
                 "add --checkpoints_total_limit, or leave it out."
             )
     if not flags.validation_epochs:
-        require_no_best(flags, "--validation_epochs 0 makes no validations that tell the best; give more")
+        _require_no_best(flags, "--validation_epochs 0 makes no validations that tell the best; give more")
     if flags.checkpointed_blocks and not flags.gradient_checkpointing:
         raise UserError(
             f"--checkpointed_blocks {flags.checkpointed_blocks} would have no effect, as all activations are kept; add "

@@ -8,7 +8,7 @@ from refiner_ds.estimate.memory import Setup
 USABLE = 0.9
 """Share of a device's memory to plan with: the rest goes to the driver's context, NCCL and what lies between blocks."""
 SEVERAL = 2
-"""Accumulation steps from which on ZeRO-1 exchanges less than ZeRO-2, which reduces in each: training's note too."""
+"""Accumulation steps from which on ZeRO-1 sends far less than ZeRO-2, which reduces in each: training's note too."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ def advise(
     """
     accumulates = ranks > 1 and accumulation >= SEVERAL
     reasons = {
-        "zero2_bf16.json": "gradients and optimizer sharded, the least memory without offload",
+        "zero2_bf16.json": "gradients and optimizer sharded, the least memory without offload"
+        if ranks > 1
+        else "the one in bf16, of which one rank shards nothing",
         "zero1_bf16.json": f"{accumulation} accumulation steps, at each of which ZeRO-2 would reduce all gradients",
         "zero2_offload.json": "only with the optimizer on the CPU does it fit; steps are slower",
         "zero2_fp16.json": "the one in fp16",

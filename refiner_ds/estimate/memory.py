@@ -1,9 +1,9 @@
 """Memory of one rank, by part, from numbers alone: what DeepSpeed 0.19.8 allocates for a setup, read in its source.
 
 What is sharded is ZeRO's (Rajbhandari et al. 2020, arXiv:1910.02054, sections 5 and 6). What is beside that is the
-implementation's: runtime/zero/stage_1_and_2.py (DeepSpeedZeroOptimizer), and runtime/bf16_optimizer.py, which takes its
-place at stage 1 in bf16 with fp32 accumulation; where training adds gradients up whole, our train/gradients.py, and
-for its update our train/zero_update.py. Stages 0 and 3, which training refuses, are here to compare with.
+implementation's: runtime/zero/stage_1_and_2.py (DeepSpeedZeroOptimizer); where training adds gradients up whole, our
+train/gradients.py; and for the update our train/zero_update.py. Stages 0 and 3, which training refuses, are here to
+compare with.
 """
 
 from collections.abc import Mapping
@@ -54,15 +54,9 @@ class Setup:
     has_average: bool
 
     @property
-    def is_bf16_optimizer(self) -> bool:
-        """DeepSpeed takes BF16_Optimizer."""
-        takes_it = self.stage == 1 and self.is_bf16 and self.has_fp32_accumulation and not self.offloads
-        return takes_it and not self.adds_up_whole
-
-    @property
     def adds_up_whole(self) -> bool:
         """Gradients are kept whole and reduced once, as training does."""
-        return adds_up_whole(self.stage, self.ranks, self.accumulation, self.offloads)
+        return adds_up_whole(self.stage, self.ranks, self.offloads)
 
     @property
     def has_masters(self) -> bool:
@@ -161,8 +155,8 @@ def shard_of(weights: int, setup: Setup) -> int:
 
 
 def _gradients(weights: int, shard: int, largest: int, setup: Setup) -> Gradients:
-    """By who adds gradients up, the class that DeepSpeed takes, and whether in fp32 apart from those that come in."""
-    of, apart, whole = setup.weight_bytes, setup.accumulates_apart, setup.stage < 2
+    """By who adds gradients up, and whether in fp32 apart from those that come in."""
+    of, apart = setup.weight_bytes, setup.accumulates_apart
     if setup.adds_up_whole:  # beside them the one that comes in, and before the update a shard, reduced by buckets
         each, several = 4 if apart else of, setup.ranks > 1
         held, sharded = each * weights, each * shard if several else 0
@@ -171,9 +165,6 @@ def _gradients(weights: int, shard: int, largest: int, setup: Setup) -> Gradient
         backward = {"gradients": held, "gradient that comes in": incoming}
         as_fp32 = 4 * shard if each != 4 else 0
         return Gradients(held, backward, held + sharded + sent, held + sharded + as_fp32)
-    if setup.is_bf16_optimizer:  # all in fp32 and beside them in 16 bits; these once more, to be reduced all at once
-        held = (4 + of) * weights
-        return Gradients(held, {"gradients": held}, held + of * weights, held)
     several = setup.accumulation > 1
     if setup.stage == 0:  # what is reduced is flattened, and the update takes fp32
         held, flat = of * weights, of * weights if setup.ranks > 1 else 0
@@ -181,15 +172,15 @@ def _gradients(weights: int, shard: int, largest: int, setup: Setup) -> Gradient
         return Gradients(held if several else 0, {"gradients": held}, held + max(flat, as_fp32), 4 * weights)
     buckets = _buckets(setup)
     if setup.offloads:
-        held = (4 * shard if apart else 0) + ((4 if apart else of) * weights if whole else 0)
+        held = (4 * shard if apart else 0) + ((4 if apart else of) * weights if setup.stage < 2 else 0)
         backward = {"gradients": held, "reduce buckets": buckets + of * largest}
         return Gradients(held if several else 0, backward, held, 0)
-    if apart:  # a flat fp32 shard, which the update takes as it is; at stage 1 (fp16) all are added up in fp32 before
-        held = 4 * shard + (4 * weights if whole else 0)
+    if apart:  # a flat fp32 shard, which the update takes as it is
+        held = 4 * shard
         return Gradients(held if several else 0, {"gradients": held, "reduce buckets": buckets}, held, 4 * shard)
     # at stage 2 each micro-batch has a shard of its own, added to the first; the update flattens, and takes fp32
-    held = of * weights if whole else of * shard
-    second = of * shard if whole or several else 0
+    held = of * shard
+    second = of * shard if several else 0
     backward = {"gradients": held, "second gradients": second, "reduce buckets": buckets}
     as_fp32 = 4 * shard if of != 4 else 0
     return Gradients(held if several else 0, backward, held + of * shard + as_fp32, 4 * shard)

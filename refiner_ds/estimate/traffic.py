@@ -27,14 +27,14 @@ def traffic(
     weights: int, ranks: int, stage: int, accumulation: int, weight_bytes: int, offloads: bool = False
 ) -> Traffic:
     """ZeRO-2 all-reduces its buckets, in the network's precision, at every micro-batch. ZeRO-1 reduces once per update,
-    and where there is accumulation without offload, which is then ours, scatters what it reduces. Both gather the
-    updated weights once. Stages 0 and 3 as in the paper (arXiv:1910.02054, section 7): stage 0 reduces once and gathers
-    nothing, stage 3 reduces at every micro-batch and gathers the weights on both ways of each.
+    and without offload, where that is ours, scatters what it reduces. Both gather the updated weights once. Stages 0
+    and 3 as in the paper (arXiv:1910.02054, section 7): stage 0 reduces once and gathers nothing, stage 3 reduces at
+    every micro-batch and gathers the weights on both ways of each.
     """
     if ranks == 1:
         return Traffic(0, 0, 0)
     reductions = accumulation if stage >= 2 else 1
     gatherings = {0: 0, 1: 1, 2: 1, 3: 2 * accumulation}[stage]
     reduced, gathered = reductions * weight_bytes * weights, gatherings * weight_bytes * weights
-    passes = 1 if adds_up_whole(stage, ranks, accumulation, offloads) else 2
+    passes = 1 if adds_up_whole(stage, ranks, offloads) else 2
     return Traffic(reduced, gathered, (passes * reduced + gathered) * (ranks - 1) // ranks)

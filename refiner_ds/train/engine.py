@@ -33,7 +33,6 @@ os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else
 sys.modules.setdefault("mlflow", None)  # type: ignore[arg-type]
 import deepspeed  # noqa: E402
 from deepspeed.comm.torch import TorchBackend  # noqa: E402
-from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer  # noqa: E402
 from deepspeed.utils import safe_set_full_fp32_param  # noqa: E402
 
 if sys.modules["mlflow"] is None:
@@ -64,7 +63,6 @@ def start_process_group(world: World, timeout: timedelta, mistake: UserError | N
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # ZeRO reduces in a group of its own, which would keep torch's default timeout of up to 30 minutes
     TorchBackend.new_group = lambda self, ranks: torch.distributed.new_group(ranks, timeout=timeout)
-    deepspeed.runtime.bf16_optimizer.see_memory_usage = lambda *_, **__: None  # a dozen lines that nobody asked for
     warnings.filterwarnings("ignore", ".*all_gather_into_tensor.*deprecated", FutureWarning)  # deepspeed's to mend
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -147,7 +145,7 @@ class Engine:
         # deepspeed casts the network first, so its fp32 masters start as rounded weights; give them their exact values
         for name, parameter in trained.items():
             safe_set_full_fp32_param(parameter, exact[name].to(device))
-        if isinstance(self._optimizer, DeepSpeedZeroOptimizer) and not config.offloads:
+        if not config.offloads:
             SparedUpdate(self._optimizer)
         self._ema = Ema(masters_of(self._optimizer), ema_decay) if ema_decay else None
         self._state = ShardState(network, self._optimizer, self._ema)
@@ -166,6 +164,11 @@ class Engine:
         """What to call in the forward pass of training; DeepSpeed's wrapper where it handles the gradients."""
         return self._engine.module if self._gradients else self._engine
 
+    @property
+    def wrapper(self) -> Any:
+        """DeepSpeed's own engine, for what is measured against it."""
+        return self._engine
+
     def eagerly(self) -> AbstractContextManager[None]:
         """Within, the network runs as it is written, compiled or not."""
         return eagerly() if self.compiles else nullcontext()
@@ -173,7 +176,7 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of one micro-batch, divided by the accumulation.
 
-        They stay on this rank until the last one, or where DeepSpeed handles them, at stage 2, are reduced in each.
+        They stay on this rank until the last one, or where DeepSpeed handles them are reduced in each at stage 2.
         """
         if not self._gradients:
             self._engine.backward(loss)

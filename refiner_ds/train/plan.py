@@ -7,7 +7,7 @@ from typing import Any
 
 from refiner_ds.checkpoint.layout import Checkpoint
 from refiner_ds.config.deepspeed import Resolved, read_json, resolve
-from refiner_ds.config.limits import check_limits, require_no_best
+from refiner_ds.config.limits import check_limits, require_best
 from refiner_ds.config.training import Train
 from refiner_ds.data.buckets import parse_buckets, require_table
 from refiner_ds.data.encoded_samples import training_samples
@@ -108,9 +108,8 @@ def make_plan(flags: Train, world: World) -> Plan:
             f"{resolved.accumulation_steps} x {world.size} ranks), so it would hold a sample twice; "
             "lower --gradient_accumulation_steps or --train_batch_size."
         )
-    has_held_out = bool(shards.index.rows("val").size)
-    if not has_held_out:
-        require_no_best(flags, f"shards {shards.location} hold no samples to validate on; pack them with --val")
+    held_out = shards.index.rows("val").size
+    require_best(flags, shards.location, held_out)
     identity = _identity(flags, shards.index.digest, resolved)
     require_own(flags.output_dir, identity, flags.accept_other_shards)
     last = order.steps_of(flags.num_train_epochs) if flags.max_train_steps is None else flags.max_train_steps
@@ -119,7 +118,7 @@ def make_plan(flags: Train, world: World) -> Plan:
         last=last,
         logging=flags.logging_steps,
         checkpointing=flags.checkpointing_steps,
-        validation=order.steps_of(flags.validation_epochs) if has_held_out else 0,
+        validation=order.steps_of(flags.validation_epochs) if held_out else 0,
     )
     peak = resolved.learning_rate * (resolved.global_batch_size if flags.scale_lr else 1)
     schedule = make_schedule(resolved.schedule, peak, times.last)

@@ -29,9 +29,8 @@ class ShardState:
         self.masters = masters_of(zero)
         self.loss_scale = LossScale(zero)
         names = {parameter: name for name, parameter in network.named_parameters()}
-        groups = getattr(zero, "bf16_groups", None) or zero.bit16_groups
-        self.cut: Cut = [[*_placed(group, names)] for group in groups]
-        self._shapes = {names[parameter]: tuple(parameter.shape) for group in groups for parameter in group}
+        self.cut: Cut = [[*_placed(group, names)] for group in zero.bit16_groups]
+        self._shapes = {names[each]: tuple(each.shape) for group in zero.bit16_groups for each in group}
         self._host: dict[str, Tensor] = {}
 
     def snapshot(self, counters: dict[str, Any]) -> Snapshot:
@@ -112,8 +111,7 @@ class ShardState:
 
 def masters_of(zero: Any) -> list[Tensor]:
     """This rank's flat shards of the fp32 weights, one for each group of parameters."""
-    stage_1_bf16 = getattr(zero, "fp32_groups_flat_partition", None)  # BF16_Optimizer's name for them
-    return list(stage_1_bf16 or zero.single_partition_of_fp32_groups)
+    return list(zero.single_partition_of_fp32_groups)
 
 
 def _placed(group: list[Any], names: dict[nn.Parameter, str]) -> Iterator[Placed]:

@@ -11,19 +11,18 @@ class SparedUpdate:
 
     - Weights are views of their group's flat ones from the start; they are not laid out anew after every update, which
       takes several operators in Python for each of them.
-    - A fused optimizer divides gradients by loss scale and clipping as it reads them, so they make no way of their own
-      through memory.
+    - A fused optimizer divides gradients by loss scale and clipping as it reads them, without a pass of its own.
     - In fp32 the masters are a rank's shard of the network's weights themselves, and no copy.
 
     DeepSpeed (0.19.8) raises the loss scale between backward and unscaling, so in the update that raises it gradients
-    come out half as long. Here they are divided by the scale that they have.
+    come out half as long, unless they are clipped. Here they are divided by the scale that they have.
 
     Args:
         zero: DeepSpeed's optimizer of stage 1 or 2 (DeepSpeedZeroOptimizer), without offload.
     """
 
     def __init__(self, zero: Any) -> None:
-        self._zero, self._raise = zero, zero._update_scale
+        self._zero, self._follow_scale = zero, zero._update_scale
         self._scale = 1.0
         zero._update_scale = self._update_scale
         zero.unscale_and_clip_grads = self._unscale_and_clip
@@ -41,15 +40,19 @@ class SparedUpdate:
 
     def _update_scale(self, has_overflow: bool = False) -> None:
         self._scale = float(self._zero.loss_scale)
-        self._raise(has_overflow)
+        self._follow_scale(has_overflow)
 
     def _unscale_and_clip(self, gradients: list[Tensor], norm: Tensor) -> None:
         """Divides flat gradients by loss scale and clipping, or tells a fused optimizer to; `norm` is still scaled."""
-        divisor = torch.as_tensor(self._scale, dtype=torch.float32, device=gradients[0].device)
-        if self._zero.clip_grad:
-            divisor = divisor * ((norm / divisor + 1e-6) / self._zero.clip_grad).clamp(min=1)
-        if getattr(self._zero.optimizer, "_step_supports_amp_scaling", False):
-            self._zero.optimizer.grad_scale = divisor  # as torch.amp.GradScaler does
+        clip, optimizer = self._zero.clip_grad, self._zero.optimizer
+        if not clip and self._scale == 1:
+            optimizer.grad_scale = None
             return
-        for gradient in gradients:
-            gradient.div_(divisor)
+        divisor = torch.full((), self._scale, device=gradients[0].device)
+        if clip:
+            divisor *= ((norm / divisor + 1e-6) / clip).clamp(min=1)
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.grad_scale = divisor  # as torch.amp.GradScaler does
+        else:
+            for gradient in gradients:
+                gradient.div_(divisor)

@@ -106,7 +106,7 @@ class _Training:
 
     def save_by_deepspeed(self) -> None:
         """What training on DeepSpeed's own checkpoints would wait for; it does not bring them to the disk."""
-        self.engine.network.save_checkpoint(str(self.folder / "deepspeed"), tag="saved")
+        self.engine.wrapper.save_checkpoint(str(self.folder / "deepspeed"), tag="saved")
 
     def settle(self) -> None:
         """Ends deletions and writing that earlier saves have left to the system, and takes DeepSpeed's away."""

@@ -73,7 +73,7 @@ def _measured(
     engine.set_learning_rate(RATE)
 
     def step() -> None:
-        with engine.network.coalesce_grad_reduction() if is_coalesced else nullcontext():
+        with engine.wrapper.coalesce_grad_reduction() if is_coalesced else nullcontext():
             for each in features:
                 loss = refiner.loss(engine.network, engine.dtype, each, SEED)["loss"]
                 engine.backward(loss * counted / len(features))

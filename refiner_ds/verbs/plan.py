@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 
 from refiner_ds.config.deepspeed import BUCKET_ELEMENTS, Resolved, read_json, resolve
-from refiner_ds.config.limits import check_limits
+from refiner_ds.config.limits import check_limits, require_best
 from refiner_ds.config.training import Train
 from refiner_ds.config.verbs.planning import Plan
 from refiner_ds.data.buckets import parse_buckets, require_crops, require_table
@@ -161,6 +161,7 @@ def _run(options: Plan, resolved: Resolved) -> Run:
     if options.shards:
         shards, buckets = open_shards(options.shards), parse_buckets(options.buckets)
         require_table(buckets, shards.index.buckets, shards.location)
+        require_best(_flags(options), shards.location, shards.index.rows("val").size)
         train = training_samples(shards, buckets, seed=0)
         samples = len(train)
         if samples < batch:

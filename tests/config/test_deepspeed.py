@@ -171,13 +171,6 @@ def test_a_configuration_as_transformers_shows_it_is_taken_and_its_sections_stay
     assert resolved.json["zero_allow_untested_optimizer"] is True
 
 
-def test_one_combination_that_deepspeed_makes_no_state_for_is_refused():
-    config = {**BF16, "optimizer": {"type": "Adagrad"}, "data_types": {"grad_accum_dtype": "fp32"}}
-    assert resolve(config, flags(), 1).optimizer.name == "Adagrad"
-    with pytest.raises(UserError, match=r"^optimizer.type Adagrad at stage 1 in bf16 with grad_accum_dtype fp32 in .*"):
-        resolve({**config, "zero_optimization": {"stage": 1}}, flags(), 1)
-
-
 @pytest.mark.parametrize("stage", [0, 3])
 def test_a_stage_that_trains_wrongly_or_saves_nothing_is_refused(stage):
     words = rf"zero_optimization.stage {stage} is not supported.*take stage 1 or 2"

@@ -43,7 +43,7 @@ def case_of(name: str, stage: int, precision: str, **zero: object) -> dict:
 
 NAMES = [*TYPES, EIGHT_BIT]
 CASES = {f"{name}-2-mixed": case_of(name, 2, "mixed") for name in NAMES}
-CASES |= {f"{name}-1-mixed": case_of(name, 1, "mixed") for name in ("AdamW", "SGD", EIGHT_BIT)}
+CASES |= {f"{name}-1-mixed": case_of(name, 1, "mixed") for name in ("AdamW", "SGD", "Adagrad", EIGHT_BIT)}
 CASES |= {f"{EIGHT_BIT}-{stage}-fp32": case_of(EIGHT_BIT, stage, "fp32") for stage in (1, 2)}
 CASES["Adagrad-1-bf16"] = case_of("Adagrad", 1, "bf16")
 CASES[f"{EIGHT_BIT}-offloaded"] = case_of(EIGHT_BIT, 2, "mixed", offload_optimizer={"device": "cpu"})
