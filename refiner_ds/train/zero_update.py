@@ -11,6 +11,8 @@ class SparedUpdate:
 
     - Weights are views of their group's flat ones from the start; they are not laid out anew after every update, which
       takes several operators in Python for each of them.
+    - Gradients that are not finite are known by their norm, which is not finite then; nothing else looks for them, by a
+      dozen operators for each parameter.
     - A fused optimizer divides gradients by loss scale and clipping as it reads them, without a pass of its own.
     - In fp32 the masters are a rank's shard of the network's weights themselves, and no copy.
 
@@ -27,6 +29,7 @@ class SparedUpdate:
         zero._update_scale = self._update_scale
         zero.unscale_and_clip_grads = self._unscale_and_clip
         zero._update_model_bit16_weights = lambda group: None
+        zero.check_overflow = lambda partition_gradients: None
         if zero.dtype == torch.float32:
             self._share_masters()
 

@@ -15,6 +15,7 @@ from deepspeed.accelerator import get_accelerator
 
 from refiner_ds.train.engine import Engine, start_process_group
 from refiner_ds.world import world_from
+from tests.train.counting import Counting
 from tests.train.one_rank import new_engine
 
 STEPS, ACCUMULATION, BROKEN = 4, 3, 2
@@ -76,7 +77,8 @@ def main() -> None:
                 loss = (engine.network(inputs.to(engine.dtype)).float() - inputs.flatten(1)).square().mean()
                 is_lost = step == BROKEN and micro == 1 and world.rank == world.size - 1
                 engine.backward(loss * (float("inf") if is_lost else 1.0))
-                engine.step()
+                with Counting() as launched:
+                    engine.step()
             norms.append(float(engine.gradient_norm))
             applied.append(engine.was_applied)
         weights = weights_of(engine)
@@ -88,6 +90,7 @@ def main() -> None:
             "bytes": dict(bytes_given),
             "waits": len(waits),
             "count": engine.num_trained,
+            "launches": launched.operators.total(),
             "bytes_of_masters": bytes_beside(engine),
         }
         engine.close()

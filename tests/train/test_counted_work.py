@@ -3,52 +3,22 @@
 Who makes it cheaper, or has a reason to make it dearer, writes the new figures here.
 """
 
-from collections import Counter
-
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from refiner_ds.batch import Batch
 from refiner_ds.flops import Arithmetic
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
+from tests.train.counting import Counting
 
 B, SIDE = 2, 64
 CPU = torch.device("cpu")
-READS = ("_local_scalar_dense", "is_nonzero", "nonzero")
-"""Operators for which the host waits for the device."""
-
 MFLOPS = {"encoders": 1285, "forth": 2066, "back": 4091}
 LAUNCHES = {"encoders": 112, "forth": 563, "back": 643}
 JOINED_BYTES = 1_780_736
 """Of torch 2.13 on a CPU, by part; LAUNCHES are operators that compute or copy, JOINED_BYTES what `cat` writes on the
 way forth."""
-
-
-class Counting(TorchDispatchMode):
-    """Within, counts operators by name, but views, and the bytes that `cat` writes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operators: Counter[str] = Counter()
-        self.joined_bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        if not _is_view(func):
-            name = func._schema.name.removeprefix("aten::")
-            self.operators[name] += 1
-            self.joined_bytes += result.nbytes if name == "cat" else 0
-        return result
-
-    @property
-    def reads(self) -> int:
-        return sum(self.operators[name] for name in READS)
-
-
-def _is_view(func) -> bool:
-    return any(each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns)
 
 
 @pytest.fixture(scope="module")
