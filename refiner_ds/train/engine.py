@@ -22,6 +22,7 @@ from refiner_ds.train.gradients import WholeGradients
 from refiner_ds.train.interface import VARIABLE, interface_towards
 from refiner_ds.train.meeting import gpu_of, no_meeting, share_mistakes
 from refiner_ds.train.optimizers import make_optimizer
+from refiner_ds.train.precision import DTYPES
 from refiner_ds.train.shard_state import ShardState, masters_of
 from refiner_ds.train.zero_update import SparedUpdate
 from refiner_ds.world import World
@@ -40,7 +41,6 @@ if sys.modules["mlflow"] is None:
 
 COUNTED = ("global_steps", "global_samples", "skipped_steps")
 """What DeepSpeed's engine counts over the whole run."""
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def start_process_group(world: World, timeout: timedelta, mistake: UserError | None = None) -> torch.device:
@@ -103,12 +103,6 @@ def _for_deepspeed(config: Resolved) -> dict[str, Any]:
     if config.adds_up_whole and "data_types" in kept:
         kept["data_types"] = {name: value for name, value in kept["data_types"].items() if name != "grad_accum_dtype"}
     return kept
-
-
-def allow_tf32(is_allowed: bool) -> None:
-    """Whether fp32 products and convolutions on a GPU may be rounded to TF32's 10 bits of mantissa."""
-    torch.backends.cuda.matmul.allow_tf32 = is_allowed
-    torch.backends.cudnn.allow_tf32 = is_allowed
 
 
 class Engine:

@@ -31,7 +31,7 @@ from refiner_ds.train.about import name_of_device, say_header, settings_of, wher
 from refiner_ds.train.best import best_metric, best_steps
 from refiner_ds.train.best_export import require_shared
 from refiner_ds.train.console import Console
-from refiner_ds.train.engine import Engine, allow_tf32, start_process_group
+from refiner_ds.train.engine import Engine, start_process_group
 from refiner_ds.train.folder import write_settings
 from refiner_ds.train.hooks import RunHooks
 from refiner_ds.train.lock import Lock
@@ -43,6 +43,7 @@ from refiner_ds.train.meeting import (
     leave_process_group,
 )
 from refiner_ds.train.plan import Plan, plan_or_mistake
+from refiner_ds.train.precision import allow_tf32
 from refiner_ds.train.ready import continued, meet, require_base, require_encoding
 from refiner_ds.train.resume import changes
 from refiner_ds.train.side import SideChannel

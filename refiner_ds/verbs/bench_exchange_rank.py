@@ -24,8 +24,9 @@ from refiner_ds.config.training import Train
 from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.supervise.link import end_with
-from refiner_ds.train.engine import DTYPES, Engine, start_process_group
+from refiner_ds.train.engine import Engine, start_process_group
 from refiner_ds.train.meeting import leave_process_group
+from refiner_ds.train.precision import DTYPES
 from refiner_ds.verbs.bench_model import SEED
 from refiner_ds.verbs.plan import STANDARD
 from refiner_ds.world import World, world_from

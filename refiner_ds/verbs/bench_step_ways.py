@@ -24,7 +24,8 @@ from refiner_ds.refiners.unclip.options import Recipe
 from refiner_ds.refiners.unclip.parts import load_parts
 from refiner_ds.refiners.unclip.portable.mutual_attention import make_refiner
 from refiner_ds.refiners.unclip.refiner import UnclipRefiner
-from refiner_ds.train.engine import DTYPES, Engine
+from refiner_ds.train.engine import Engine
+from refiner_ds.train.precision import DTYPES
 from refiner_ds.train.step import optimizer_step
 from refiner_ds.train.work import Work
 from refiner_ds.verbs.bench_model import SEED

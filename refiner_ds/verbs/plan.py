@@ -29,6 +29,7 @@ from refiner_ds.folders import require_folder
 from refiner_ds.refiners.protocol import Checkpointed
 from refiner_ds.refiners.unclip.options import Adaptation
 from refiner_ds.refiners.unclip.outline import SIZES, Outline, outline_of_base, outline_of_shapes
+from refiner_ds.train.precision import DTYPES
 
 STANDARD: dict[str, Any] = {
     "bf16": {"enabled": "auto"},
@@ -37,7 +38,6 @@ STANDARD: dict[str, Any] = {
     "zero_optimization": {"stage": 2, "contiguous_gradients": True, "overlap_comm": False},
 }
 """What ds_configs/zero2.json says."""
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHECKPOINTED: tuple[Checkpointed, ...] = get_args(Checkpointed)
 LEAST_MEMORY = 10**9
 

@@ -17,11 +17,10 @@ from refiner_ds.refiners.unclip.refiner import UnclipRefiner
 from refiner_ds.refiners.unclip.weights import first_not_finite
 from refiner_ds.train.diagnosis import Diagnosis, diagnose
 from refiner_ds.train.event import Suspect, in_words, read_event, title_of
+from refiner_ds.train.precision import DTYPES, allow_tf32
 from refiner_ds.verbs.device import device_of
 from refiner_ds.verbs.export import base_of
 from refiner_ds.world import World
-
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def run(options: Replay) -> None:
@@ -71,6 +70,7 @@ def _as_trained(checkpoint: Checkpoint, options: Replay, device: torch.device, d
     refiner.network.to(device, dtype).train()
     refiner.place(device, dtype)
     given = checkpoint.commit["settings"]["train"]
+    allow_tf32(given["allow_tf32"])
     flags = {field.name: field.name for field in fields(Recipe)} | {"condition_dropout": "condition_dropout_prob"}
     refiner.prepare_training(Recipe(**{name: given[flag] for name, flag in flags.items()}))
     return refiner

@@ -2,7 +2,7 @@
 
 import torch
 
-from refiner_ds.train.engine import allow_tf32
+from refiner_ds.train.precision import allow_tf32
 
 
 def test_products_and_convolutions_are_exact_unless_tf32_is_asked_for():
