@@ -30,7 +30,7 @@ MIDDLE = replace(TINY, unet_channels=(128, 256, 384, 384), heads=(4, 8, 12, 12),
 CROP = 192
 BOUND = 0.15
 """Share by which the resident set may differ. What was seen: 5 to 12 % more than counted with two ranks or one, in bf16
-at stages 1 and 2, and 1 % less in fp32; what a save adds, within 0.2 %. What the rest is was not found out: likely
+at stages 1 and 2, and 6 % less in fp32; what a save adds, within 0.2 %. What the rest is was not found out: likely
 gloo's copies and oneDNN's."""
 
 
